@@ -5,6 +5,7 @@
 package tree
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/slipway-build/slipway/engine/content"
+	"github.com/slipway-build/slipway/engine/inroot"
 	"github.com/slipway-build/slipway/engine/snapshot"
 )
 
@@ -65,4 +67,23 @@ func (t Tree) Identity() digest.Digest {
 		b.WriteByte('\n') // IDs have no newline
 	}
 	return digest.FromString(b.String())
+}
+
+// A View is a tree that can be read. Close it when done.
+type View struct {
+	// Root shows the tree's files; it is owned by the view.
+	Root *inroot.Root
+
+	// Local says that the tree is a directory of the host: owners count as 0:0
+	// and Ignored, patterns as in .dockerignore, hides what they match.
+	Local   bool
+	Ignored []string
+}
+
+// Close releases what the view holds.
+func (v View) Close() error { return v.Root.Close() }
+
+// A Viewer makes trees readable. [Keeper] is one.
+type Viewer interface {
+	View(ctx context.Context, t Tree) (View, error)
 }
