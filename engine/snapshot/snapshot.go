@@ -5,7 +5,10 @@
 // one of them passes.
 package snapshot
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // ID names a committed layer. The caller chooses it: the proved DiffID of a
 // layer that was unpacked from a blob, a fresh unique name for one that a run
@@ -23,6 +26,17 @@ type Mount struct {
 	Upper   string   // overlay: upper directory; empty makes it read-only
 	Work    string   // overlay: work directory, with Upper
 	Options []string // further options, such as "ro" or "volatile"
+}
+
+// String names the mount in messages.
+func (m Mount) String() string {
+	switch {
+	case m.Type == "bind":
+		return m.Type + " of " + m.Source
+	case m.Upper != "":
+		return fmt.Sprintf("%s of %d directories below %s", m.Type, len(m.Lower), m.Upper)
+	}
+	return fmt.Sprintf("%s of %d directories", m.Type, len(m.Lower))
 }
 
 // Snapshotter stores layers. Its methods are safe for concurrent use, also by
