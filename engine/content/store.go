@@ -67,7 +67,7 @@ func (s *Store) Fetch(ctx context.Context, desc Descriptor) (io.ReadCloser, erro
 	f, err := os.Open(p)
 	if err == nil {
 		now := time.Now()
-		_ = os.Chtimes(p, now, time.Time{}) // last use, for pruning; a read-only store is fine
+		_ = os.Chtimes(p, now, now) // last use, for pruning; a read-only store is fine
 		return f, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) || s.remote == nil {
