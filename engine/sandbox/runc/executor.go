@@ -1,0 +1,83 @@
+//go:build linux && cgo
+
+package runc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/slipway-build/slipway/engine/sandbox"
+)
+
+const (
+	defaultGrace        = 10 * time.Second
+	defaultCgroupParent = "slipway"
+)
+
+// Executor runs processes in containers. Its methods may be called concurrently.
+type Executor struct {
+	opts     Options
+	instance *instance
+}
+
+var _ sandbox.Executor = (*Executor)(nil)
+
+// New returns an Executor that keeps its state in opts.Root, after removing
+// what killed processes left there.
+func New(opts Options) (*Executor, error) {
+	if opts.Root == "" {
+		return nil, errors.New("run containers: no state directory is set")
+	}
+	if opts.CgroupParent == "" {
+		opts.CgroupParent = defaultCgroupParent
+	}
+	if opts.Grace == 0 {
+		opts.Grace = defaultGrace
+	}
+	primeCgroups()
+	inst, err := openInstance(opts.Root)
+	if err != nil {
+		return nil, fmt.Errorf("open sandbox state %s: %w", opts.Root, err)
+	}
+	return &Executor{opts: opts, instance: inst}, nil
+}
+
+// Close removes what the executor keeps on disk. No run may be in progress.
+func (e *Executor) Close() error { return e.instance.close() }
+
+var validID = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+
+// Run runs spec's process and waits for it.
+//
+// A process that does not handle SIGTERM would not notice it, because it is
+// process 1 of its container: if ctx is cancelled it is killed at once.
+func (e *Executor) Run(ctx context.Context, spec sandbox.Spec) error {
+	if err := check(spec); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	r := &run{executor: e, spec: spec}
+	var err error
+	onOwnThread(func() { err = r.run(ctx) })
+	return err
+}
+
+// check refuses specs that make no sense.
+func check(spec sandbox.Spec) error {
+	switch {
+	case !validID.MatchString(spec.ID):
+		return fmt.Errorf("run container: ID %q is not valid", spec.ID)
+	case len(spec.Args) == 0 || spec.Args[0] == "":
+		return errors.New("run container: no command is given")
+	case spec.Network > sandbox.NoNetwork:
+		return fmt.Errorf("run container: network %d is not supported", spec.Network)
+	case spec.ShmSize < 0:
+		return fmt.Errorf("run container: size %d of /dev/shm is negative", spec.ShmSize)
+	}
+	return nil
+}

@@ -1,0 +1,28 @@
+//go:build linux && cgo
+
+package runc
+
+import (
+	"os"
+
+	"github.com/opencontainers/runc/libcontainer"
+	_ "github.com/opencontainers/runc/libcontainer/nsenter" // joins and makes namespaces before Go starts
+	"golang.org/x/sys/unix"
+)
+
+// Init must be called by an init function of package main, and of every test
+// package that runs containers. libcontainer starts this binary again, with
+// the argument "init", to set up a container from the inside; then Init does
+// that and does not return. Otherwise it does nothing.
+//
+// The container's first process asks for SIGKILL when its parent goes, which
+// libcontainer does only for the process that it starts first, not for the one
+// that this becomes.
+func Init() {
+	if len(os.Args) < 2 || os.Args[1] != "init" {
+		return
+	}
+	// It can't fail; and if the parent is gone already, its pipes are closed.
+	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	libcontainer.Init()
+}
