@@ -103,25 +103,10 @@ func (s *Snapshotter) Dir(id snapshot.ID) (string, error) {
 
 // layer returns the directory of layer id, which may not exist.
 func (s *Snapshotter) layer(id snapshot.ID) (string, error) {
-	if !valid(id) {
+	if !id.Valid() {
 		return "", fmt.Errorf("layer name %q is not valid", string(id))
 	}
 	return filepath.Join(s.dir, "layers", string(id)), nil
-}
-
-func valid(id snapshot.ID) bool {
-	if len(id) == 0 || len(id) > 128 || id[0] == '.' {
-		return false
-	}
-	for _, c := range []byte(id) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == '_', c == '.', c == ':', c == '-':
-		default:
-			return false
-		}
-	}
-	return true
 }
 
 // use notes that the layer in dir was used.
