@@ -8,6 +8,7 @@ package dockerfile
 
 import (
 	"context"
+	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 
@@ -81,6 +82,14 @@ type Plan struct {
 
 	// Unused has the names of build args that no stage declares, sorted.
 	Unused []string
+
+	// Index says that the result is an index even if there is only one image:
+	// several platforms were asked for, or BUILDKIT_MULTI_PLATFORM.
+	Index bool
+
+	// Epoch, if not nil, is what SOURCE_DATE_EPOCH says as a build arg or as a
+	// global ARG. It is in no node, unless a stage declares the ARG.
+	Epoch *time.Time
 }
 
 // Image is the plan for one platform.
@@ -92,13 +101,16 @@ type Image struct {
 
 	// Config is complete but for what only running tells: rootfs.diff_ids and
 	// the times of those history entries that are not of the base image. Every
-	// history entry that is not EmptyLayer stands for one layer of Root's tree.
+	// one of these that is not EmptyLayer stands for one layer: the uppermost
+	// layers of Root's tree, in the same order. (A base image may have fewer
+	// entries than layers.)
 	Config Config
 
 	// BaseHistory is how many of the history entries are the base image's.
 	BaseHistory int
 
-	// Bases are the images that were resolved for this platform, for provenance.
+	// Bases are the images that were resolved for this platform, for provenance,
+	// in the order of the Dockerfile.
 	Bases []PinnedImage
 }
 

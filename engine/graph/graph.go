@@ -55,9 +55,14 @@ type Request struct {
 	// it, not the directory by its name.
 	Contents bool
 
-	// Parents keeps the path of each match below Pivot: COPY --parents.
+	// Parents keeps the path of each match below Pivot: COPY --parents. A match
+	// that is a directory means all that it contains.
 	Parents bool
-	Pivot   string // the directory that paths are relative to, with Parents
+
+	// Pivot is the directory that paths are relative to, with Parents: Path or
+	// what Path begins with, wildcards included. The last component of Pivot is
+	// followed, no component after it is.
+	Pivot string
 
 	// Exclude has patterns as in .dockerignore, relative to the match (to its
 	// root with Contents), of what to leave out.

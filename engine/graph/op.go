@@ -1,6 +1,8 @@
 package graph
 
 import (
+	"strings"
+
 	"github.com/opencontainers/go-digest"
 
 	"github.com/slipway-build/slipway/engine/content"
@@ -167,7 +169,9 @@ type CopySource struct {
 // Inline is a file or directory that the Dockerfile itself contains: a heredoc,
 // or a WORKDIR.
 type Inline struct {
-	Name string // within Dest; empty: Dest itself
+	// Name is the file's name where Dest is a directory, as that of a copied
+	// file is; it is empty where Dest itself is meant (WORKDIR).
+	Name string
 	Dir  bool
 	Mode uint32 // permission bits
 	Data []byte
@@ -182,6 +186,12 @@ type Owner struct {
 	// Input is the index of the input whose passwd and group resolve names. It
 	// is read by path where it isn't the base.
 	Input int
+}
+
+// Named reports whether o has a name in it, so that passwd or group is needed.
+func (o Owner) Named() bool {
+	number := func(s string) bool { return strings.Trim(s, "0123456789") == "" }
+	return !number(o.User) || !number(o.Group)
 }
 
 // Stack puts the trees of its inputs on top of one another, the first one
