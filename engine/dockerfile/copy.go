@@ -109,6 +109,9 @@ func (s *stage) copyAll(c copying) error {
 	if op.Owner, err = parseOwner(c.chown); err != nil {
 		return fmt.Errorf("--chown=%s: %w", c.chown, err)
 	}
+	if op.Owner.Named() && len(c.SourcePaths) == 0 {
+		op.Link = false // the names would be all that it reads: nothing to gain
+	}
 	var inputs []graph.Input
 	if !op.Link {
 		inputs = append(inputs, graph.Input{From: s.node})

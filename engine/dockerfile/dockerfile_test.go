@@ -40,10 +40,13 @@ func (registry) Image(_ context.Context, ref string, p platforms.Platform) (dock
 	}
 	id := digest.FromString(ref + platforms.Format(p))
 	img := dockerfile.PinnedImage{
-		Ref:      ref + "@" + string(id),
+		Ref:      ref,
 		Platform: p,
 		Manifest: content.Descriptor{Digest: id},
 		Layers:   []graph.ImageLayer{{DiffID: digest.FromString(string(id))}},
+	}
+	if !strings.Contains(ref, "@") {
+		img.Ref += "@" + string(id)
 	}
 	img.Config.Platform = p
 	img.Config.RootFS.Type = "layers"
@@ -69,9 +72,7 @@ func (registry) Image(_ context.Context, ref string, p platforms.Platform) (dock
 		img.Config.Author = "someone"
 	}
 	if img.Layers != nil {
-		img.Config.History = append(img.Config.History, img.Config.History...)
-		h := img.Config.History
-		img.Config.History = append(h, historyOf("ADD rootfs.tar /", false), historyOf("CMD [\"sh\"]", true))
+		img.Config.History = []ocispec.History{{CreatedBy: "ADD rootfs.tar /"}, {CreatedBy: `CMD ["sh"]`, EmptyLayer: true}}
 	}
 	return img, nil
 }
@@ -230,8 +231,4 @@ func text(t testing.TB, p dockerfile.Plan) string {
 		fmt.Fprintln(&b, "index")
 	}
 	return b.String()
-}
-
-func historyOf(createdBy string, empty bool) ocispec.History {
-	return ocispec.History{CreatedBy: createdBy, EmptyLayer: empty}
 }

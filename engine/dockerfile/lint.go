@@ -2,6 +2,7 @@ package dockerfile
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -11,8 +12,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
-
-	"maps"
 
 	"github.com/slipway-build/slipway/platforms"
 )
@@ -109,14 +108,16 @@ func (t *target) checkDefaultBases(stages []instructions.Stage, automatic *env) 
 		return // it is an error with build args too
 	}
 	rule := &linter.RuleInvalidDefaultArgInFrom
+	named := make(map[string]bool)
 	for _, s := range stages {
 		word, err := t.lex.ProcessWordWithMatches(s.BaseName, args)
 		if err != nil {
 			return
 		}
-		if !validReference(word.Result) {
+		if !named[strings.ToLower(word.Result)] && !validReference(word.Result) {
 			t.linter.Run(rule, s.Location, rule.Format(s.BaseName))
 		}
+		named[s.Name] = true
 	}
 }
 
