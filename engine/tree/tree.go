@@ -48,6 +48,11 @@ type Layer struct {
 // LayerID is the ID of the layer that is unpacked from a blob with this DiffID.
 func LayerID(d digest.Digest) snapshot.ID { return snapshot.ID("diff-" + d.Encoded()) }
 
+// FromBlob returns the layer that a blob holds.
+func FromBlob(diffID digest.Digest, blob content.Descriptor) Layer {
+	return Layer{ID: LayerID(diffID), DiffID: diffID, Blobs: []content.Descriptor{blob}}
+}
+
 // On returns t stacked on top of base. It is how COPY --link is free.
 func (t Tree) On(base Tree) Tree {
 	return Tree{Layers: slices.Concat(base.Layers, t.Layers)}
