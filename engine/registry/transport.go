@@ -15,7 +15,7 @@ import (
 
 const (
 	tries        = 6
-	mirrorTries  = 3 // there is the registry itself
+	mirrorTries  = 3                      // there is the registry itself
 	firstWait    = 250 * time.Millisecond // doubled each time: 8 s in all
 	firstWait429 = time.Second            // 31 s in all
 	longestWait  = 2 * time.Minute        // of what Retry-After asks for

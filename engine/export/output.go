@@ -1,0 +1,83 @@
+package export
+
+import (
+	"bufio"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// output is a file to write: one that the caller opened, or the one at path,
+// which appears when it is complete.
+type output struct {
+	path string
+	file io.WriteCloser
+}
+
+// write calls fill with where to write to.
+func (o output) write(fill func(io.Writer) error) error {
+	if o.file != nil {
+		return writeAndClose(o.file, fill)
+	}
+	path := o.path
+	if p, err := filepath.EvalSymlinks(path); err == nil {
+		path = p // what a link leads to is replaced, not the link
+	}
+	switch fi, err := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case fi.IsDir():
+		return fmt.Errorf("%s is a directory", o.path)
+	case !fi.Mode().IsRegular(): // a pipe or a device
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return writeAndClose(f, fill)
+	}
+	f, err := createBeside(path)
+	if err != nil {
+		return err
+	}
+	err = writeAndClose(f, fill, f.Sync)
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// writeAndClose fills w, runs finish and closes.
+func writeAndClose(w io.WriteCloser, fill func(io.Writer) error, finish ...func() error) error {
+	b := bufio.NewWriterSize(w, 256<<10)
+	err := fill(b)
+	if err == nil {
+		err = b.Flush()
+	}
+	for _, f := range finish {
+		if err == nil {
+			err = f()
+		}
+	}
+	if cerr := w.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// createBeside creates a file that is going to be renamed to path.
+func createBeside(path string) (*os.File, error) {
+	return os.OpenFile(beside(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+}
+
+// beside returns a hidden name in the directory of path that nothing has.
+func beside(path string) string {
+	return filepath.Join(filepath.Dir(path), ".slipway-"+rand.Text())
+}
