@@ -16,10 +16,13 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/slipway-build/slipway/engine/content"
 	"github.com/slipway-build/slipway/engine/dockerfile"
 	"github.com/slipway-build/slipway/engine/graph"
 	"github.com/slipway-build/slipway/engine/progress"
+	"github.com/slipway-build/slipway/engine/registry"
 	"github.com/slipway-build/slipway/engine/sandbox"
+	"github.com/slipway-build/slipway/engine/snapshot/overlay"
 	"github.com/slipway-build/slipway/platforms"
 )
 
@@ -47,7 +50,13 @@ type Options struct {
 
 // Engine builds images. Builds may run concurrently in one Engine, and several
 // processes may have an Engine open on the same root.
-type Engine struct{ opts Options }
+type Engine struct {
+	opts  Options
+	state *state
+	store *content.Store
+	snaps *overlay.Snapshotter
+	reg   *registry.Client
+}
 
 // Request is one build.
 type Request struct {
@@ -84,6 +93,9 @@ type Request struct {
 	Tags    []string
 	Outputs []Output
 
+	// Image asks for the image's digests even if no output needs them.
+	Image bool
+
 	// Epoch, if not nil, is SOURCE_DATE_EPOCH: the time for created and history.
 	Epoch *time.Time
 }
@@ -107,37 +119,42 @@ type Result struct {
 	Unused   []string // build args that were given and not consumed
 }
 
-// Usage is an entry of what the state directory holds.
-type Usage struct {
-	Kind     string // layer, blob, cache mount, record
-	Name     string
-	Bytes    int64
-	LastUsed time.Time
-	InUse    bool
+// Open opens the engine whose state is kept in opts.Root. It waits while
+// somebody prunes it.
+func Open(ctx context.Context, opts Options) (*Engine, error) {
+	st, err := openState(ctx, opts.Root)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{opts: opts, state: st}
+	if err := e.open(); err != nil {
+		return nil, errors.Join(err, st.close())
+	}
+	return e, nil
 }
 
-// PruneOptions say what to remove. The zero value removes everything unused.
-type PruneOptions struct {
-	Keep      int64         // bytes that may stay, the most recently used first
-	OlderThan time.Duration // only what was not used for so long
-	Wait      bool          // wait for builds that hold the directory
+func (e *Engine) open() (err error) {
+	if e.snaps, err = overlay.Open(e.state.path("snapshots")); err != nil {
+		return err
+	}
+	cached, err := content.Open(e.state.path("content"), nil)
+	if err != nil {
+		return err
+	}
+	e.reg, err = registry.New(registry.Options{
+		Insecure: e.opts.Insecure,
+		Mirrors:  e.opts.Mirrors,
+		Store:    cached,
+		Log: func(line string) {
+			e.opts.Progress.Emit(progress.Event{Kind: progress.Warning, Line: line})
+		},
+	})
+	if err != nil {
+		return err
+	}
+	e.store, err = content.Open(e.state.path("content"), e.reg)
+	return err
 }
 
-// Open opens the engine whose state is kept in opts.Root.
-func Open(opts Options) (*Engine, error) { return &Engine{opts}, nil }
-
-// Close releases the state directory.
-func (e *Engine) Close() error { return nil }
-
-// Build does one build.
-func (e *Engine) Build(context.Context, Request) (Result, error) {
-	return Result{}, errors.ErrUnsupported
-}
-
-// DiskUsage lists what the state directory holds, largest first.
-func (e *Engine) DiskUsage(context.Context) ([]Usage, error) { return nil, errors.ErrUnsupported }
-
-// Prune removes what no build needs and returns what it removed.
-func (e *Engine) Prune(context.Context, PruneOptions) ([]Usage, error) {
-	return nil, errors.ErrUnsupported
-}
+// Close lets go of the state directory.
+func (e *Engine) Close() error { return e.state.close() }

@@ -1,0 +1,259 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/engine/content"
+	"github.com/slipway-build/slipway/engine/diag"
+	"github.com/slipway-build/slipway/engine/dockerfile"
+	"github.com/slipway-build/slipway/engine/filehash"
+	"github.com/slipway-build/slipway/engine/graph"
+	"github.com/slipway-build/slipway/engine/progress"
+	"github.com/slipway-build/slipway/engine/record"
+	"github.com/slipway-build/slipway/engine/run"
+	"github.com/slipway-build/slipway/engine/snapshot"
+	"github.com/slipway-build/slipway/engine/solve"
+	"github.com/slipway-build/slipway/engine/tree"
+	"github.com/slipway-build/slipway/platforms"
+)
+
+// Build does one build. What steps finished is recorded even if it fails.
+func (e *Engine) Build(ctx context.Context, req Request) (Result, error) {
+	b, err := e.newBuild()
+	if err != nil {
+		return Result{}, err
+	}
+	defer b.close()
+	outputs, err := b.outputs(req)
+	if err != nil {
+		return Result{}, err
+	}
+	src, err := e.loadContext(ctx, req)
+	if err != nil {
+		return Result{}, err
+	}
+	defer src.release()
+	b.keeper.AddLocal(dockerfile.Context, tree.Local{Dir: src.dir, Ignored: src.ignored})
+	plan, err := e.plan(ctx, req, src)
+	if err != nil {
+		return Result{}, err
+	}
+	res := Result{Warnings: plan.Warnings, Unused: plan.Unused}
+	trees, err := b.solve(ctx, plan, outputs)
+	if err != nil {
+		return res, err
+	}
+	return res, b.deliver(ctx, req, plan, trees, outputs, &res)
+}
+
+func (e *Engine) plan(ctx context.Context, req Request, src buildContext) (dockerfile.Plan, error) {
+	e.opts.Progress.Emit(progress.Event{Step: "plan", Name: "load build definition from " + src.name, Kind: progress.Started})
+	start := time.Now()
+	plan, err := dockerfile.New(ctx, dockerfile.Options{
+		File: src.file, Name: src.name,
+		Target: req.Target, Args: req.Args, Labels: req.Labels,
+		Platforms: req.Platforms, Host: platforms.Host(),
+		NoCache: req.NoCacheStages, NoCacheAll: req.NoCache,
+		Ignored: src.ignored,
+		Network: req.Network, Hosts: req.Hosts, ShmSize: req.ShmSize,
+		Ulimits: req.Ulimits, CgroupParent: req.CgroupParent,
+		Resolver: resolver{e.reg},
+	})
+	ev := progress.Event{Step: "plan", Name: "load build definition from " + src.name, Kind: progress.Finished, Took: time.Since(start)}
+	if err != nil {
+		ev.Kind, ev.Err = progress.Failed, err
+	}
+	e.opts.Progress.Emit(ev)
+	if err != nil {
+		return plan, err
+	}
+	return plan, checkEntitlements(plan)
+}
+
+// checkEntitlements refuses what a Dockerfile may not do unless the caller
+// says so (INVARIANTS 17), before anything runs.
+func checkEntitlements(plan dockerfile.Plan) error {
+	for n := range graph.All(roots(plan)...) {
+		op, ok := n.Op.(graph.Exec)
+		if !ok {
+			continue
+		}
+		if op.Network == graph.NetworkHost {
+			return diag.At(errors.New("RUN --network=host needs the entitlement network.host, which can't be given in this version"), n.Origin)
+		}
+		if op.Security == graph.SecurityInsecure {
+			return diag.At(errors.New("RUN --security=insecure needs the entitlement security.insecure, which can't be given in this version"), n.Origin)
+		}
+	}
+	return nil
+}
+
+func roots(plan dockerfile.Plan) []*graph.Node {
+	all := make([]*graph.Node, len(plan.Images))
+	for i, img := range plan.Images {
+		all[i] = img.Root
+	}
+	return all
+}
+
+// build is what lives as long as one build.
+type build struct {
+	*Engine
+	keeper  *tree.Keeper
+	records *record.Store
+	hasher  *filehash.Hasher
+
+	packing sync.WaitGroup // layers that are packed while others still run
+}
+
+func (e *Engine) newBuild() (*build, error) {
+	b := &build{Engine: e}
+	var err error
+	b.records, err = record.Open(record.Options{
+		Dir:  e.state.path("records"),
+		Kept: func(l tree.Layer) bool { return b.keeper.Kept(l) },
+		Warn: func(err error) { e.opts.Progress.Emit(progress.Event{Kind: progress.Warning, Line: err.Error()}) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.keeper = tree.NewKeeper(tree.Options{
+		Store: e.store, Snapshots: e.snaps, Infos: b.records,
+		Progress: e.opts.Progress, Free: e.state.free,
+	})
+	b.hasher = filehash.New(b.keeper, filehash.Options{StatCache: e.state.path("records", "stat")})
+	return b, nil
+}
+
+// close waits for what still goes on in the background.
+func (b *build) close() {
+	b.packing.Wait()
+	if err := b.hasher.Close(); err != nil {
+		b.opts.Progress.Emit(progress.Event{Kind: progress.Warning, Line: err.Error()})
+	}
+}
+
+// free returns how many bytes one layer may take: what the disk has left, less
+// 1 GiB for everybody else (INVARIANTS 20).
+func (s *state) free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.root, &st); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", s.root, err)
+	}
+	const reserve = 1 << 30
+	free := int64(st.Bavail)*st.Bsize - reserve
+	if free <= 0 {
+		return 0, fmt.Errorf("less than 1 GiB is free in %s: %w", s.root, unix.ENOSPC)
+	}
+	return free, nil
+}
+
+// solve makes the plan's trees. A layer that turns out lost is made again: each
+// can be lost once, so this ends (INVARIANTS 2).
+func (b *build) solve(ctx context.Context, plan dockerfile.Plan, outputs []output) ([]tree.Tree, error) {
+	lost := make(map[snapshot.ID]bool)
+	for {
+		trees, err := b.solveOnce(ctx, plan, outputs)
+		l, ok := errors.AsType[*tree.Lost](err)
+		if !ok || lost[l.Layer] {
+			return trees, err
+		}
+		lost[l.Layer] = true
+		b.keeper.Lose(l.Layer)
+	}
+}
+
+func (b *build) solveOnce(ctx context.Context, plan dockerfile.Plan, outputs []output) ([]tree.Tree, error) {
+	roots, packings := roots(plan), packings(outputs)
+	inImage := onImagePath(roots)
+	trees, err := solve.Solve(ctx, solve.Options{
+		Runner: &run.Runner{
+			Trees: b.keeper, Executor: b.opts.Executor,
+			Caches:   &run.Caches{Dir: b.state.path("mounts")},
+			Progress: b.opts.Progress,
+		},
+		Hasher: b.hasher, Records: b.records,
+		Jobs: b.opts.Jobs, Progress: b.opts.Progress,
+		// A layer of the image becomes a blob while later steps still run.
+		Done: func(n *graph.Node, l tree.Layer) {
+			if !inImage[n] {
+				return
+			}
+			for _, p := range packings {
+				b.packing.Go(func() { _, _ = b.keeper.Pack(ctx, l, p) }) // errors are met again
+			}
+		},
+	}, roots...)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range packings {
+		if _, err := b.pack(ctx, trees, p); err != nil {
+			return nil, err
+		}
+	}
+	return trees, nil
+}
+
+// onImagePath returns the nodes whose layers are layers of an image: those that
+// are reached by going from each root to what it builds on.
+func onImagePath(roots []*graph.Node) map[*graph.Node]bool {
+	path := make(map[*graph.Node]bool)
+	var visit func(n *graph.Node)
+	visit = func(n *graph.Node) {
+		if path[n] {
+			return
+		}
+		path[n] = true
+		for i, in := range n.Inputs {
+			switch op := n.Op.(type) {
+			case graph.Stack:
+				visit(in.From)
+			case graph.Copy:
+				if i == 0 && !op.Link {
+					visit(in.From)
+				}
+			case graph.Exec:
+				if i == 0 {
+					visit(in.From)
+				}
+			case graph.Source:
+			}
+		}
+	}
+	for _, n := range roots {
+		visit(n)
+	}
+	return path
+}
+
+// pack returns trees whose layers all have a blob in the wanted form.
+func (b *build) pack(ctx context.Context, trees []tree.Tree, p tree.Packing) ([]tree.Tree, error) {
+	packed := make([]tree.Tree, len(trees))
+	g, gctx := errgroup.WithContext(ctx)
+	for i, t := range trees {
+		packed[i].Layers = slices.Clone(t.Layers)
+		for j, l := range t.Layers {
+			g.Go(func() (err error) {
+				packed[i].Layers[j], err = b.keeper.Pack(gctx, l, p)
+				return err
+			})
+		}
+	}
+	return packed, g.Wait()
+}
+
+// shortDigest is how people know a blob: the first twelve digits.
+func shortDigest(d content.Descriptor) string {
+	_, hex, _ := strings.Cut(d.Digest.String(), ":")
+	return hex[:min(12, len(hex))]
+}
