@@ -57,6 +57,9 @@ func compile(list []string) (*patterns, error) {
 			one.prefix = strings.TrimRight(s, "*/")
 			p.literal = p.literal && !strings.ContainsAny(one.prefix, special)
 		}
+		if _, err := one.match("x"); err != nil { // now rather than in the middle
+			return nil, &patternError{s, err}
+		}
 		p.list = append(p.list, one)
 	}
 	if len(p.list) == 0 {

@@ -129,10 +129,13 @@ func (f *Files) expand(ctx context.Context, name, dir string, pattern []string, 
 }
 
 // add adds what name leads to. It must exist if it is required, or if it is a
-// link to follow.
+// link to follow, as in BuildKit.
 func (f *Files) add(ctx context.Context, name string, follow, required bool) error {
 	at, err := f.view.Root.Resolve(name, follow)
 	if errors.Is(err, unix.ENOTDIR) || err == nil && !at.Exists {
+		if f.request.Parents && !required {
+			return nil
+		}
 		return &notFound{path: name}
 	}
 	if err != nil {
@@ -151,8 +154,9 @@ func (f *Files) add(ctx context.Context, name string, follow, required bool) err
 		}
 	}
 	switch {
-	case !hidden:
+	case !hidden && (m.IsDir() || !f.request.Parents): // what paths are relative to is a directory
 		f.Matches = append(f.Matches, m)
+	case !hidden:
 	case required:
 		return &notFound{path: name, ignored: true}
 	}

@@ -94,14 +94,12 @@ func (c *statCache) set(e *Entry, content Content, since time.Time) {
 	if content.Size != e.Stat.Size || !ctime.Before(since.Add(-wait)) {
 		return
 	}
-	// Was it written to between stat and the end of reading?
-	var st unix.Stat_t
-	err := unix.Fstatat(e.dir.fd, e.base, &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil || st.Dev != e.Stat.Dev || st.Ino != e.Stat.Ino || st.Ctim != e.Stat.Ctim || st.Mtim != e.Stat.Mtim || st.Size != e.Stat.Size {
+	if e.Changed() {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	st := &e.Stat
 	c.m[inode{st.Dev, st.Ino}] = remembered{st.Size, st.Mtim, st.Ctim, content, c.today()}
 	c.dirty = true
 }

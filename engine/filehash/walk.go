@@ -48,6 +48,14 @@ func (e *Entry) Release() { e.dir.release() }
 // Type returns the S_IF constant of the entry's type.
 func (e *Entry) Type() uint32 { return e.Stat.Mode & unix.S_IFMT }
 
+// Changed says whether the file was written to, or is gone, since the walk.
+func (e *Entry) Changed() bool {
+	var st unix.Stat_t
+	err := unix.Fstatat(e.dir.fd, e.base, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err != nil || st.Dev != e.Stat.Dev || st.Ino != e.Stat.Ino || st.Size != e.Stat.Size ||
+		st.Mtim != e.Stat.Mtim || st.Ctim != e.Stat.Ctim
+}
+
 func (e *Entry) device() bool { return e.Type() == unix.S_IFCHR || e.Type() == unix.S_IFBLK }
 
 // Open opens a regular file for reading. It fails if the file isn't one by now.
