@@ -154,6 +154,7 @@ func (l *loader) finish(src Source) []error {
 		errs = append(errs, fmt.Errorf("%s: %w", spell("outputs"), err))
 	}
 	l.Request.Outputs = outputs
+	l.Request.Image = len(outputs) == 0 // then it stays in the state directory, but has a digest
 	for _, o := range outputs {
 		if pushes(o) && len(l.Request.Tags) == 0 && o.Attrs["name"] == "" {
 			errs = append(errs, fmt.Errorf("%s: set %s too: there is no name to push to", spell("push"), spell("tags")))

@@ -78,8 +78,7 @@ func checkOutput(o engine.Output) error {
 	return nil
 }
 
-// finishOutputs makes the list of outputs complete. Without any the image is
-// made and stays in the state directory.
+// finishOutputs makes the list of outputs complete.
 func finishOutputs(outputs []engine.Output, push bool) ([]engine.Output, error) {
 	streams, pushed := 0, false
 	for i, o := range outputs {
@@ -94,11 +93,8 @@ func finishOutputs(outputs []engine.Output, push bool) ([]engine.Output, error) 
 	if streams > 1 {
 		return nil, errors.New("only one output can go to standard output")
 	}
-	switch {
-	case push && !pushed:
+	if push && !pushed {
 		outputs = append(outputs, engine.Output{Type: "image", Attrs: map[string]string{"push": "true"}})
-	case len(outputs) == 0:
-		outputs = []engine.Output{{Type: "image", Attrs: map[string]string{}}}
 	}
 	return outputs, nil
 }

@@ -28,9 +28,6 @@ func environment(vars ...string) func(string) (string, bool) {
 	}
 }
 
-// image is the output that is made if none is asked for.
-var image = []engine.Output{{Type: "image"}}
-
 func TestLoad_Inputs(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -40,7 +37,7 @@ func TestLoad_Inputs(t *testing.T) {
 	}{
 		{
 			name: "defaults",
-			want: step.Config{Request: engine.Request{Outputs: image, Network: "default"}},
+			want: step.Config{Request: engine.Request{Image: true, Network: "default"}},
 		},
 		{
 			name: "lists by line and by comma",
@@ -55,7 +52,7 @@ func TestLoad_Inputs(t *testing.T) {
 				Tags:          []string{"a:1", "b:2", "c"},
 				NoCacheStages: []string{"one", "two"},
 				Hosts:         []graph.Host{{Name: "a", IP: "10.0.0.1"}, {Name: "b", IP: "::1"}},
-				Outputs:       image, Network: "default",
+				Image:         true, Network: "default",
 			}},
 		},
 		{
@@ -66,9 +63,9 @@ func TestLoad_Inputs(t *testing.T) {
 			},
 			env: []string{"FROMENV=from env"},
 			want: step.Config{Request: engine.Request{
-				Args:    map[string]string{"A": "1,2", "B": "x=y\nz", "C": `say "hi"`, "D": `"q"`, "FROMENV": "from env"},
-				Labels:  map[string]string{"a": "b=c", "empty": ""},
-				Outputs: image, Network: "default",
+				Args:   map[string]string{"A": "1,2", "B": "x=y\nz", "C": `say "hi"`, "D": `"q"`, "FROMENV": "from env"},
+				Labels: map[string]string{"a": "b=c", "empty": ""},
+				Image:  true, Network: "default",
 			}},
 		},
 		{
@@ -83,7 +80,7 @@ func TestLoad_Inputs(t *testing.T) {
 				Insecure: []string{"r.example:5000"},
 				Mirrors:  map[string][]string{"docker.io": {"http://127.0.0.1:5000", "https://m.example"}},
 				Request: engine.Request{
-					Target: "t", NoCache: true, Pull: true, Network: "none", ShmSize: 128 << 20, CgroupParent: "/ci", Outputs: image,
+					Target: "t", NoCache: true, Pull: true, Network: "none", ShmSize: 128 << 20, CgroupParent: "/ci", Image: true,
 					Ulimits: []graph.Ulimit{{Name: "nofile", Soft: 10, Hard: 20}, {Name: "nproc", Soft: -1, Hard: -1}},
 				},
 			},
@@ -96,7 +93,7 @@ func TestLoad_Inputs(t *testing.T) {
 				Platforms: []platforms.Platform{{OS: "linux", Architecture: "arm64"}},
 				Args:      map[string]string{"SOURCE_DATE_EPOCH": "1700000000"},
 				Epoch:     new(time.Unix(1700000000, 0).UTC()),
-				Outputs:   image, Network: "default",
+				Image:     true, Network: "default",
 			}},
 		},
 		{
@@ -104,13 +101,13 @@ func TestLoad_Inputs(t *testing.T) {
 			env:    []string{"SOURCE_DATE_EPOCH=1"},
 			inputs: map[string]string{"build-args": "SOURCE_DATE_EPOCH=2"},
 			want: step.Config{Request: engine.Request{
-				Args: map[string]string{"SOURCE_DATE_EPOCH": "2"}, Epoch: new(time.Unix(2, 0).UTC()), Outputs: image, Network: "default",
+				Args: map[string]string{"SOURCE_DATE_EPOCH": "2"}, Epoch: new(time.Unix(2, 0).UTC()), Image: true, Network: "default",
 			}},
 		},
 		{
 			name:   "what has no effect is said",
 			inputs: map[string]string{"builder": "mine", "github-token": "secret"},
-			want: step.Config{Request: engine.Request{Outputs: image, Network: "default"}, Notices: []string{
+			want: step.Config{Request: engine.Request{Image: true, Network: "default"}, Notices: []string{
 				"input builder has no effect: there are no builder instances: the build runs in this process",
 				"input github-token has no effect: it is only used for git contexts, and the context is a directory",
 			}},

@@ -1,3 +1,116 @@
 // Package step is the build step: what happens between a pipeline, or a person
-// at a terminal, handing over inputs and getting back a digest.
+// at a terminal, handing over inputs and getting back a digest. It knows the
+// defaults, what the log looks like and what can be done about errors; it does
+// not know where inputs come from (ci) or how images are built (engine).
 package step
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/slipway-build/slipway/ci"
+	"github.com/slipway-build/slipway/engine"
+	"github.com/slipway-build/slipway/engine/progress"
+	"github.com/slipway-build/slipway/engine/sandbox"
+)
+
+// Env is all of the outside world that a step touches, but for files.
+type Env struct {
+	Stdin  io.Reader
+	Stdout io.Writer // results that were asked for there
+	Log    io.Writer // everything that is for people
+
+	// Size returns the size of the terminal that Log is; nil if it is none.
+	Size  func() (width, height int)
+	Color bool // Log shows colours
+
+	Dialect ci.Dialect
+
+	// Executor makes what runs containers; dir is a directory of its own.
+	Executor func(dir string) (Executor, error)
+
+	// Root says that this process runs as root.
+	Root bool
+
+	// Open opens the engine; nil means the real one. For tests.
+	Open func(ctx context.Context, opts engine.Options) (Builder, error)
+}
+
+// Executor runs containers.
+type Executor = sandbox.Executor
+
+// Builder is what a step needs of an [engine.Engine].
+type Builder interface {
+	Build(ctx context.Context, req engine.Request) (engine.Result, error)
+	Close() error
+}
+
+// ErrShown marks an error that the log has explained already.
+var ErrShown = errors.New("see the log")
+
+// Run does one build step: it builds what cfg asks for, shows it in the log and
+// hands the results to the pipeline. An error that wraps [ErrUsage] was not
+// shown; every other one wraps [ErrShown].
+func Run(ctx context.Context, cfg Config, env Env) error {
+	req, err := cfg.open(env)
+	if errors.Is(err, ErrUsage) {
+		return err
+	}
+	l := newLog(cfg, env)
+	l.notices(cfg.Notices)
+	begin := time.Now()
+	var res engine.Result
+	if err == nil {
+		res, err = build(ctx, cfg, req, env, l.report.sink)
+	}
+	l.report.close()
+	l.warnings(res)
+	if err == nil {
+		err = cfg.deliver(res, env)
+	}
+	if err != nil {
+		l.failure(ctx, err)
+		return fmt.Errorf("%w: %w", ErrShown, err)
+	}
+	l.summary(res, time.Since(begin))
+	return nil
+}
+
+// build is the part of a step that the engine does.
+func build(ctx context.Context, cfg Config, req engine.Request, env Env, sink progress.Sink) (res engine.Result, err error) {
+	// Whether results can be handed over shows before the work is done.
+	if err := env.Dialect.SetOutputs(nil); err != nil {
+		return res, err
+	}
+	if err := cfg.removeStale(); err != nil {
+		return res, err
+	}
+	e, err := openEngine(ctx, cfg, env, sink)
+	if err != nil {
+		return res, err
+	}
+	defer func() { err = errors.Join(err, e.Close()) }()
+	return e.Build(ctx, req)
+}
+
+func openEngine(ctx context.Context, cfg Config, env Env, sink progress.Sink) (Builder, error) {
+	opts := engine.Options{
+		Root: cfg.Root, Jobs: cfg.Jobs, Progress: sink, Insecure: cfg.Insecure, Mirrors: cfg.Mirrors,
+	}
+	if env.Open != nil {
+		return env.Open(ctx, opts)
+	}
+	var err error
+	if opts.Executor, err = env.Executor(filepath.Join(cfg.Root, "run")); err != nil {
+		return nil, err
+	}
+	e, err := engine.Open(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}

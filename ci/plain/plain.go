@@ -25,20 +25,29 @@ func (d Dialect) Input(name string) (string, bool) {
 	return ci.Input(d.Lookup, name)
 }
 
-// Console implements [ci.Dialect].
-func (Dialect) Console(w io.Writer) ci.Console { return console{w} }
+// Console implements [ci.Dialect]. Groups are set off by an empty line.
+func (Dialect) Console(w io.Writer) ci.Console { return &console{w: w} }
 
 // SetOutputs implements [ci.Dialect]: there is nobody to hand anything to.
 func (Dialect) SetOutputs([]ci.Output) error { return nil }
 
-type console struct{ w io.Writer }
+type console struct {
+	w       io.Writer
+	written bool
+}
 
-func (c console) Line(text string) { io.WriteString(c.w, text+"\n") }
+func (c *console) Line(text string) {
+	c.written = true
+	io.WriteString(c.w, text+"\n")
+}
 
-func (c console) Group(title string) (end func()) {
+func (c *console) Group(title string) (end func()) {
+	if c.written {
+		c.Line("")
+	}
 	c.Line(title)
 	return func() {}
 }
 
 // Annotate does nothing: what it would say is in the log already.
-func (console) Annotate(ci.Annotation) {}
+func (*console) Annotate(ci.Annotation) {}

@@ -23,7 +23,8 @@ func TestDialect(t *testing.T) {
 	c.Line("::error::is text here")
 	c.Annotate(ci.Annotation{Level: ci.Error, Message: "said before"})
 	end()
-	if want := "RUN x\n::error::is text here\n"; out.String() != want {
+	c.Group("RUN y")
+	if want := "RUN x\n::error::is text here\n\nRUN y\n"; out.String() != want {
 		t.Errorf("console wrote %q, want %q", out.String(), want)
 	}
 	if err := d.SetOutputs([]ci.Output{{Name: "digest"}}); err != nil {
