@@ -39,7 +39,7 @@ func newZstdWriter(w io.Writer, level int) (io.WriteCloser, error) {
 // encode for several of them at a time, and writes the results in order. What
 // comes out does not depend on how many at a time.
 type blockWriter struct {
-	w      io.Writer
+	sink   *sink
 	encode func(src, dst []byte) []byte
 	size   int
 	block  []byte           // being filled
@@ -47,14 +47,11 @@ type blockWriter struct {
 	pool   sync.Pool        // of *[]byte: blocks and results
 	done   chan struct{}    // closed when all results are written
 	begun  bool
-
-	mu  sync.Mutex
-	err error // of w
 }
 
 func newBlockWriter(w io.Writer, size, workers int, encode func(src, dst []byte) []byte) *blockWriter {
 	b := &blockWriter{
-		w:      w,
+		sink:   &sink{w: w},
 		encode: encode,
 		size:   size,
 		queue:  make(chan chan []byte, workers),
@@ -68,28 +65,16 @@ func (b *blockWriter) writeResults() {
 	defer close(b.done)
 	for result := range b.queue {
 		p := <-result
-		if b.failed() == nil {
-			if _, err := b.w.Write(p); err != nil {
-				b.mu.Lock()
-				b.err = err
-				b.mu.Unlock()
-			}
-		}
+		_, _ = b.sink.Write(p) // which remembers its error
 		b.pool.Put(&p)
 	}
-}
-
-func (b *blockWriter) failed() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.err
 }
 
 // Write implements io.Writer. Its error may be that of an earlier block.
 func (b *blockWriter) Write(p []byte) (int, error) {
 	written := 0
 	for len(p) > 0 {
-		if err := b.failed(); err != nil {
+		if err := b.sink.failed(); err != nil {
 			return written, err
 		}
 		if b.block == nil {
@@ -131,5 +116,5 @@ func (b *blockWriter) Close() error {
 	}
 	close(b.queue)
 	<-b.done
-	return b.failed()
+	return b.sink.failed()
 }

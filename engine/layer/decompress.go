@@ -71,7 +71,21 @@ func decompress(r io.Reader) (io.ReadCloser, Compression, error) {
 	if err != nil {
 		return nil, kind, fmt.Errorf("decompress %s: %w", kind, err)
 	}
-	return rc, kind, nil
+	return decompressor{rc, kind}, kind, nil
+}
+
+// A decompressor says in its errors what it is.
+type decompressor struct {
+	io.ReadCloser
+	kind Compression
+}
+
+func (d decompressor) Read(p []byte) (int, error) {
+	n, err := d.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && d.kind != Uncompressed {
+		err = fmt.Errorf("decompress %s: %w", d.kind, err)
+	}
+	return n, err
 }
 
 func decompressAs(r *bufio.Reader, kind Compression) (io.ReadCloser, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/pgzip"
@@ -176,10 +177,53 @@ func newGzipWriter(w io.Writer, level int) (io.WriteCloser, error) {
 	if level < 1 || level > 9 {
 		return nil, fmt.Errorf("gzip level %d is not between 1 and 9", level)
 	}
-	z, err := pgzip.NewWriterLevel(w, level)
+	sink := &sink{w: w}
+	z, err := pgzip.NewWriterLevel(sink, level)
 	if err != nil {
 		return nil, err
 	}
 	z.ModTime = time.Unix(0, 0) // which in the header means none
-	return z, z.SetConcurrency(gzipBlock, workers())
+	return &gzipWriter{z, sink}, z.SetConcurrency(gzipBlock, workers())
+}
+
+// A gzipWriter keeps errors of the writer below from pgzip, which after one
+// would leave goroutines behind.
+type gzipWriter struct {
+	z    *pgzip.Writer
+	sink *sink
+}
+
+func (g *gzipWriter) Write(p []byte) (int, error) {
+	if err := g.sink.failed(); err != nil {
+		return 0, err
+	}
+	return g.z.Write(p)
+}
+
+func (g *gzipWriter) Close() error { return errors.Join(g.z.Close(), g.sink.failed()) }
+
+// A sink writes to w until that fails, and then nowhere. It can be asked for
+// the error while something writes to it.
+type sink struct {
+	w   io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	if s.failed() != nil {
+		return len(p), nil
+	}
+	if _, err := s.w.Write(p); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.err = err
+	}
+	return len(p), nil
+}
+
+func (s *sink) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
