@@ -63,7 +63,7 @@ func parseDocument(b []byte, mediaType string) (document, error) {
 	if d.MediaType == "" {
 		d.MediaType = mediaType
 	}
-	index := d.Manifests != nil
+	index := d.Manifests != nil || (isIndex(d.MediaType) && d.Config == nil && d.Layers == nil)
 	switch {
 	case index && (d.Config != nil || d.Layers != nil):
 		return d, fmt.Errorf("%w: both manifest and index", errContent)
