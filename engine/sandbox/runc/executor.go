@@ -1,4 +1,4 @@
-//go:build linux && cgo
+//go:build linux && cgo && (amd64 || arm64)
 
 package runc
 
@@ -20,6 +20,7 @@ const (
 // Executor runs processes in containers. Its methods may be called concurrently.
 type Executor struct {
 	opts     Options
+	caps     capabilities
 	instance *instance
 }
 
@@ -37,12 +38,16 @@ func New(opts Options) (*Executor, error) {
 	if opts.Grace == 0 {
 		opts.Grace = defaultGrace
 	}
+	caps, err := ownCapabilities()
+	if err != nil {
+		return nil, fmt.Errorf("get capabilities: %w", err)
+	}
 	primeCgroups()
 	inst, err := openInstance(opts.Root)
 	if err != nil {
 		return nil, fmt.Errorf("open sandbox state %s: %w", opts.Root, err)
 	}
-	return &Executor{opts: opts, instance: inst}, nil
+	return &Executor{opts: opts, caps: caps, instance: inst}, nil
 }
 
 // Close removes what the executor keeps on disk. No run may be in progress.

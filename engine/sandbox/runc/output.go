@@ -1,4 +1,4 @@
-//go:build linux && cgo
+//go:build linux && cgo && (amd64 || arm64)
 
 package runc
 
@@ -12,7 +12,7 @@ import (
 
 // output carries what a process writes to the writers that want it.
 type output struct {
-	stdout, stderr *os.File // the process's ends
+	stdout, stderr *os.File   // the process's ends
 	pending        int        // pipes not yet read to the end
 	done           chan error // one for each of them
 }

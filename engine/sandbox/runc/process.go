@@ -1,4 +1,4 @@
-//go:build linux && cgo
+//go:build linux && cgo && (amd64 || arm64)
 
 package runc
 
@@ -9,12 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
-	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/engine/sandbox"
@@ -22,52 +20,98 @@ import (
 
 // start starts the process, waits for it, and takes the container apart.
 func (r *run) start(ctx context.Context) (err error) {
-	c, err := r.create()
+	limits, err := limits(r.spec.Ulimits, r.executor.caps)
 	if err != nil {
 		return err
+	}
+	shim, err := r.newStart(limits)
+	if err != nil {
+		return err
+	}
+	io, err := r.openFiles(shim)
+	if err != nil {
+		return err
+	}
+	defer io.close()
+	c, err := libcontainer.Create(r.executor.instance.path("run"), r.spec.ID, r.config())
+	if err != nil {
+		return fmt.Errorf("create container: %w", err)
 	}
 	defer func() {
-		if derr := c.Destroy(); err == nil {
-			err = derr
+		if derr := c.Destroy(); err == nil && derr != nil {
+			err = fmt.Errorf("remove container: %w", derr)
 		}
 	}()
-	out, err := newOutput(r.spec.Stdout, r.spec.Stderr)
-	if err != nil {
-		return err
+	p := &libcontainer.Process{
+		Init:       true,
+		Args:       []string{"/proc/self/fd/" + strconv.Itoa(shimFD)},
+		Env:        []string{"HOME=/"}, // else libcontainer would look for it in the image
+		Stdin:      r.null,
+		Stdout:     io.out.stdout,
+		Stderr:     io.out.stderr,
+		ExtraFiles: []*os.File{io.shim, io.reports},
 	}
-	p := r.process(out)
 	if err := c.Run(p); err != nil {
-		return errors.Join(err, out.drain())
+		return fmt.Errorf("start container: %w", err)
 	}
 	stop := r.stopWhenDone(ctx, p)
 	state, err := p.Wait()
 	cancelled := stop()
-	if oerr := out.drain(); oerr != nil && !cancelled {
-		return oerr
-	}
-	if cancelled {
+	outcome := io.drain(shim)
+	switch _, isExit := errors.AsType[*exec.ExitError](err); {
+	case cancelled:
 		return context.Cause(ctx)
-	}
-	if _, isExit := errors.AsType[*exec.ExitError](err); err != nil && !isExit {
+	case outcome != nil:
+		return outcome
+	case err != nil && !isExit:
 		return fmt.Errorf("wait for process: %w", err)
+	default:
+		return exitError(state)
 	}
-	return exitError(state)
 }
 
-func (r *run) process(out *output) *libcontainer.Process {
-	caps := defaultCaps
-	return &libcontainer.Process{
-		Init:             true,
-		Args:             r.spec.Args,
-		Env:              r.env,
-		Cwd:              r.spec.Dir,
-		UID:              r.user.uid,
-		GID:              r.user.gid,
-		AdditionalGroups: r.user.groups,
-		Capabilities:     &configs.Capabilities{Bounding: caps, Effective: caps, Permitted: caps},
-		Stdin:            r.null,
-		Stdout:           out.stdout,
-		Stderr:           out.stderr,
+// files are those that the container's process starts with.
+type files struct {
+	out     *output
+	shim    *os.File
+	reports *os.File // to write to
+
+	readReports *os.File
+}
+
+func (r *run) openFiles(shim *start) (*files, error) {
+	program, err := shim.file()
+	if err != nil {
+		return nil, err
+	}
+	pr, pw, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, program.Close())
+	}
+	f := &files{shim: program, reports: pw, readReports: pr}
+	if f.out, err = newOutput(r.spec.Stdout, r.spec.Stderr); err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// drain waits for all that the container's processes wrote, after they ended.
+func (f *files) drain(shim *start) error {
+	_ = f.reports.Close()
+	reports, err := readReports(f.readReports)
+	if err != nil {
+		return fmt.Errorf("read reports of the container's start: %w", err)
+	}
+	return errors.Join(shim.outcome(reports), f.out.drain())
+}
+
+func (f *files) close() {
+	_ = f.shim.Close()
+	_ = f.reports.Close()
+	_ = f.readReports.Close()
+	if f.out != nil {
+		_ = f.out.drain()
 	}
 }
 
@@ -120,15 +164,10 @@ func (r *run) stopWhenDone(ctx context.Context, p *libcontainer.Process) func() 
 // handlesTerm says whether the process pid has a handler for SIGTERM. As
 // process 1 of its namespace it does not get the signal otherwise.
 func handlesTerm(pid int) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return false
 	}
-	for line := range strings.Lines(string(b)) {
-		if mask, ok := strings.CutPrefix(line, "SigCgt:"); ok {
-			n, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
-			return err == nil && n&(1<<(unix.SIGTERM-1)) != 0
-		}
-	}
-	return false
+	handled, err := statusMask(status, "SigCgt")
+	return err == nil && handled&(1<<(unix.SIGTERM-1)) != 0
 }

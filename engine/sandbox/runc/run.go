@@ -1,4 +1,4 @@
-//go:build linux && cgo
+//go:build linux && cgo && (amd64 || arm64)
 
 package runc
 
@@ -9,7 +9,6 @@ import (
 	"os"
 	"path"
 
-	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/engine/inroot"
@@ -106,9 +105,4 @@ func (r *run) checkDir() error {
 		return fmt.Errorf("working directory %q is not absolute", r.spec.Dir)
 	}
 	return nil
-}
-
-// create makes the container, with nothing in it yet.
-func (r *run) create() (*libcontainer.Container, error) {
-	return libcontainer.Create(r.executor.instance.path("run"), r.spec.ID, r.config())
 }
