@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -72,10 +73,15 @@ func FromFlags(given map[string][]string) Source {
 			if in.Flag == "" && in.Name != "context" {
 				return nil, false, nil
 			}
-			if in.Kind != List {
-				return values, ok, nil
-			}
 			var items []string
+			switch in.Kind {
+			case Text: // the last one counts, and an empty one is as good as none
+				values = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return v == "" })
+				return values, len(values) > 0, nil
+			case Bool, Lines, Raw:
+				return values, ok, nil
+			case List:
+			}
 			for _, v := range values {
 				items = append(items, fields(v)...)
 			}

@@ -28,7 +28,7 @@ func (c Config) open(env Env) (engine.Request, error) {
 	req.Outputs = slices.Clone(req.Outputs)
 	for i, o := range req.Outputs {
 		if o.Attrs["dest"] == "-" {
-			if env.Stdout == nil {
+			if !env.Piped {
 				return req, fmt.Errorf("%w: output type=%s: an image is not written to a terminal: name a file as dest", ErrUsage, o.Type)
 			}
 			req.Outputs[i].File = stream{env.Stdout}

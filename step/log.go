@@ -44,11 +44,11 @@ func (l *log) notices(notices []string) {
 // warnings shows what lint rules found and what was given for nothing.
 func (l *log) warnings(res engine.Result) {
 	file := l.cfg.dockerfile()
+	if !l.talks() {
+		return
+	}
 	for _, w := range res.Warnings {
 		l.console.Annotate(ci.Annotation{Level: ci.Warning, File: file, Line: w.Line, Title: w.Rule, Message: w.Message})
-		if !l.talks() {
-			continue
-		}
 		text := w.Rule + ": " + clean(w.Message)
 		if w.Line > 0 {
 			text += fmt.Sprintf(" (line %d)", w.Line)
@@ -56,7 +56,7 @@ func (l *log) warnings(res engine.Result) {
 		l.console.Line(paint(l.env.Color, yellow, "WARN: "+text))
 	}
 	unused := slices.DeleteFunc(slices.Clone(res.Unused), func(name string) bool { return name == "SOURCE_DATE_EPOCH" })
-	if len(unused) > 0 && l.talks() {
+	if len(unused) > 0 {
 		text := fmt.Sprintf("[Warning] One or more build-args [%s] were not consumed", clean(strings.Join(unused, " ")))
 		l.console.Line(paint(l.env.Color, yellow, text))
 	}
@@ -121,7 +121,7 @@ func (l *log) failure(ctx context.Context, err error) {
 	for _, line := range f.lines(l.env.Color) {
 		l.console.Line(line)
 	}
-	if f.canceled {
+	if f.canceled || l.mode == "rawjson" {
 		return
 	}
 	a := ci.Annotation{Level: ci.Error, Message: f.message}

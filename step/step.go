@@ -20,8 +20,11 @@ import (
 
 // Env is all of the outside world that a step touches, but for files.
 type Env struct {
+	Lookup func(name string) (string, bool) // reads a variable
+
 	Stdin  io.Reader
 	Stdout io.Writer // results that were asked for there
+	Piped  bool      // Stdout is no terminal
 	Log    io.Writer // everything that is for people
 
 	// Size returns the size of the terminal that Log is; nil if it is none.
@@ -52,10 +55,14 @@ type Builder interface {
 // ErrShown marks an error that the log has explained already.
 var ErrShown = errors.New("see the log")
 
-// Run does one build step: it builds what cfg asks for, shows it in the log and
+// Run does one build step: it builds what src asks for, shows it in the log and
 // hands the results to the pipeline. An error that wraps [ErrUsage] was not
 // shown; every other one wraps [ErrShown].
-func Run(ctx context.Context, cfg Config, env Env) error {
+func Run(ctx context.Context, src Source, env Env) error {
+	cfg, err := Load(src, env.Lookup)
+	if err != nil {
+		return err
+	}
 	req, err := cfg.open(env)
 	if errors.Is(err, ErrUsage) {
 		return err

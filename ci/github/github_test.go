@@ -85,6 +85,14 @@ func TestSetOutputs_Errors(t *testing.T) {
 	}
 }
 
+func TestSetOutputs_LogOnly(t *testing.T) {
+	d := dialect(nil)
+	d.LogOnly = true
+	if err := d.SetOutputs([]ci.Output{{Name: "digest"}}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestInput(t *testing.T) {
 	d := dialect(map[string]string{"INPUT_BUILD-ARGS": "A=1", "INPUT_CACHE_FROM": "x", "INPUT_PUSH": ""})
 	tests := []struct {
