@@ -36,7 +36,10 @@ const (
 	zstdBlock = 4 << 20
 )
 
-// defaultGzipLevel is what pays in a build: see BenchmarkPack.
+// defaultGzipLevel is a compromise. Measured on 150 MB of /usr, in MB per second
+// of one CPU and the part that is left: level 1: 129, .413; 3: 134, .388; 5: 93,
+// .368; 6: 90, .363; 7: 61, .358; 9: 11, .354. The standard library's level 6, which is what
+// BuildKit uses: 29, .355. zstd (level 3, by blocks of 4 MiB): 136, .338.
 const defaultGzipLevel = 5
 
 // MediaType returns the OCI media type of the blobs that the options make.

@@ -2,8 +2,6 @@ package layer_test
 
 import (
 	"archive/tar"
-	"bytes"
-	"errors"
 	"io"
 	"math/rand/v2"
 	"runtime"
@@ -43,12 +41,12 @@ func someText(n int) string {
 
 func TestPack_RoundTripInEveryForm(t *testing.T) {
 	needRoot(t)
-	dir := unpack(t, tarOf(t, append(everything(), file("text", someText(11<<20)))...))
+	dir := unpack(t, tarOf(t, append(everything(), file("text", someText(5<<20)))...))
 	plain := writeTar(t, dir, layer.WriteOptions{})
 	store := openStore(t)
 	forms := []layer.PackOptions{
 		{}, {Compression: layer.Gzip, Level: 1}, {Compression: layer.Gzip, Level: 9},
-		{Compression: layer.Zstd}, {Compression: layer.Zstd, Level: 1}, {Compression: layer.Zstd, Level: 19}, {Compression: layer.Uncompressed},
+		{Compression: layer.Zstd}, {Compression: layer.Zstd, Level: 1}, {Compression: layer.Uncompressed},
 	}
 	var first content.Descriptor
 	for _, opts := range forms {
@@ -107,9 +105,9 @@ func TestPack_Golden(t *testing.T) {
 		opts layer.PackOptions
 		want digest.Digest
 	}{
-		{layer.PackOptions{}, "x"},
-		{layer.PackOptions{Compression: layer.Zstd}, "x"},
-		{layer.PackOptions{Compression: layer.Uncompressed}, "x"},
+		{layer.PackOptions{}, "sha256:72d032041e30b15eb8c67210b118018658a9a39d3d7ac1293963449f610b4ae5"},
+		{layer.PackOptions{Compression: layer.Zstd}, "sha256:f36b9e389328b57556154cdab424b098a9e343c8456265ca27ec1ce0313b0f30"},
+		{layer.PackOptions{Compression: layer.Uncompressed}, "sha256:14a1300c4f7ca2852e1e0ccc948a493cc4aad5ac1667e4e7a75027df86a2041a"},
 	} {
 		desc, _, err := layer.Pack(t.Context(), openStore(t), dir, tt.opts)
 		if err != nil || desc.Digest != tt.want {
@@ -179,7 +177,3 @@ func BenchmarkWrite(b *testing.B) {
 		}
 	}
 }
-
-var errDisk = errors.New("disk on fire")
-
-var _ = bytes.NewReader
