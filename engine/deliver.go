@@ -67,7 +67,7 @@ func (b *build) output(req Request, o Output, i int) (out output, err error) {
 	case "local", "tar", "cacheonly":
 	default:
 		out.packing = &tree.Packing{
-			PackOptions: layer.PackOptions{Compression: layer.Compression(p.Compression), Level: p.Level},
+			PackOptions: layer.PackOptions{Compression: layer.Compression(p.Compression), Level: max(p.Level, 0)},
 			Force:       p.Force,
 		}
 	}
