@@ -16,8 +16,9 @@ type images struct {
 	asked    map[string]*answer
 }
 
+// answer is complete once done is closed.
 type answer struct {
-	once  sync.Once
+	done  chan struct{}
 	image PinnedImage
 	err   error
 }
@@ -25,17 +26,25 @@ type answer struct {
 func (i *images) resolve(ctx context.Context, ref string, p platforms.Platform) (PinnedImage, error) {
 	key := ref + " " + formatPlatform(p)
 	i.mu.Lock()
-	if i.asked == nil {
-		i.asked = make(map[string]*answer)
-	}
-	a := i.asked[key]
-	if a == nil {
-		a = new(answer)
+	a, ok := i.asked[key]
+	if !ok {
+		if i.asked == nil {
+			i.asked = make(map[string]*answer)
+		}
+		a = &answer{done: make(chan struct{})}
 		i.asked[key] = a
 	}
 	i.mu.Unlock()
-	a.once.Do(func() { a.image, a.err = i.resolver.Image(ctx, ref, p) })
-	return a.image, a.err
+	if !ok {
+		a.image, a.err = i.resolver.Image(ctx, ref, p)
+		close(a.done)
+	}
+	select {
+	case <-a.done:
+		return a.image, a.err
+	case <-ctx.Done():
+		return PinnedImage{}, context.Cause(ctx)
+	}
 }
 
 // What a name of an image is made of, as the distribution project defines it.

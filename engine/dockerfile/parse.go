@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -111,12 +112,14 @@ func (p *planner) checkSyntax() error {
 }
 
 // builtin reports whether ref names the front end that this package is, in
-// whatever version.
+// whatever version, and from whatever registry: mirrors keep the name.
 func builtin(ref string) bool {
-	for _, host := range []string{"docker.io/", "index.docker.io/"} {
-		ref = strings.TrimPrefix(ref, host)
-	}
 	ref, _, _ = strings.Cut(ref, "@")
-	ref, _, _ = strings.Cut(ref, ":")
-	return ref == "docker/dockerfile" || ref == "docker/dockerfile-upstream" || ref == "dockerfile.v0"
+	dir, name := path.Split(ref)
+	name, _, _ = strings.Cut(name, ":")
+	if dir == "" {
+		return name == "dockerfile.v0"
+	}
+	return strings.HasSuffix("/"+dir, "/docker/") &&
+		(name == "dockerfile" || name == "dockerfile-upstream")
 }
