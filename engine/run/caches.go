@@ -46,6 +46,12 @@ type CacheMount struct {
 	Waiting func(line string)
 }
 
+// name is the mount's identity. Owner and mode are part of it, as in BuildKit:
+// a step that asks for a directory of its own user does not get one of root's.
+func (m CacheMount) name() string {
+	return digest.FromString(fmt.Sprintf("%d %s%d %d %o %s", len(m.ID), m.ID, m.UID, m.GID, m.Mode, m.From)).Encoded()
+}
+
 // Cache is a cache mount in use. Release ends that.
 type Cache struct {
 	Dir  string
@@ -58,7 +64,7 @@ func (c *Cache) Release() { _ = c.lock.Close() } // closing unlocks
 // Get returns the mount, made first if it does not exist. It waits while
 // another step, of whatever process, has it locked.
 func (s *Caches) Get(ctx context.Context, m CacheMount) (*Cache, error) {
-	name := digest.FromString(fmt.Sprintf("%d %s%s", len(m.ID), m.ID, m.From)).Encoded()
+	name := m.name()
 	for i := 0; ; i++ {
 		dir := filepath.Join(s.Dir, name+"."+strconv.Itoa(i))
 		c, err := s.use(ctx, dir, m)
