@@ -110,6 +110,9 @@ func temporary(err error) bool {
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return false
 	}
+	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
+		return false // no TLS; http.Client makes it an ErrSchemeMismatch
+	}
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return !dns.IsNotFound
 	}
