@@ -110,15 +110,15 @@ func (s *Caches) open(ctx context.Context, c *Cache, dir string, m CacheMount) e
 		return err
 	}
 	if _, err := os.Stat(c.Dir); errors.Is(err, fs.ErrNotExist) {
-		if err := fill(dir, c.Dir, m); err != nil {
+		if err := fillMount(dir, c.Dir, m); err != nil {
 			return fmt.Errorf("fill cache mount %q: %w", m.ID, err)
 		}
 	}
 	return lockFile(ctx, c.lock, how, m)
 }
 
-// fill makes the mount's content aside and renames it when it is complete.
-func fill(dir, target string, m CacheMount) error {
+// fillMount makes the mount's content aside and renames it when it is complete.
+func fillMount(dir, target string, m CacheMount) error {
 	aside := filepath.Join(dir, "new")
 	if err := os.RemoveAll(aside); err != nil {
 		return err
