@@ -99,7 +99,7 @@ func (h *history) canceled(st *stepState) bool {
 // them were found in the cache.
 func (h *history) count() (steps, cached int) {
 	for _, st := range h.steps {
-		if !strings.HasPrefix(st.name, "[") {
+		if !strings.HasPrefix(st.name, "[") || internal(st.name) {
 			continue
 		}
 		steps++
@@ -109,6 +109,9 @@ func (h *history) count() (steps, cached int) {
 	}
 	return steps, cached
 }
+
+// internal reports whether a step is none of the Dockerfile's.
+func internal(name string) bool { return strings.HasPrefix(name, "[internal]") }
 
 // end says how a step ended.
 func (h *history) end(st *stepState) string {

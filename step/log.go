@@ -116,8 +116,8 @@ func summary(cfg Config, res engine.Result, steps, cached int, took time.Duratio
 }
 
 // failure explains why there is no result.
-func (l *log) failure(ctx context.Context, err error) {
-	f := l.explain(ctx, err)
+func (l *log) failure(ctx context.Context, req engine.Request, err error) {
+	f := l.explain(ctx, req, err)
 	for _, line := range f.lines(l.env.Color) {
 		l.console.Line(line)
 	}
@@ -132,14 +132,14 @@ func (l *log) failure(ctx context.Context, err error) {
 }
 
 // explain gathers what is known about an error.
-func (l *log) explain(ctx context.Context, err error) failure {
+func (l *log) explain(ctx context.Context, req engine.Request, err error) failure {
 	if cause := context.Cause(ctx); cause != nil {
 		return failure{canceled: true, message: fmt.Sprint(cause)}
 	}
 	f := failure{message: err.Error()}
 	f.at, f.hint = explain(err, l.cfg.Root, l.env.Root)
 	if f.at.Line > 0 {
-		f.source = l.cfg.source(l.cfg.Request)
+		f.source = l.cfg.source(req)
 	}
 	h := l.report.history
 	if st := h.failed; st != nil && l.mode != "rawjson" {

@@ -97,6 +97,9 @@ func (r *report) run() {
 		r.mu.Unlock()
 		r.space.Broadcast()
 		for _, ev := range events {
+			if ev.Kind == progress.Cached && internal(ev.Name) {
+				continue // nobody wrote it, and nothing was done
+			}
 			if st := r.history.add(ev); st != nil || ev.Kind == progress.Warning {
 				r.view.show(ev, st)
 			}

@@ -60,11 +60,12 @@ var ErrShown = errors.New("see the log")
 // shown; every other one wraps [ErrShown].
 func Run(ctx context.Context, src Source, env Env) error {
 	cfg, err := Load(src, env.Lookup)
-	if err != nil {
-		return err
+	var req engine.Request
+	if err == nil {
+		req, err = cfg.open(env)
 	}
-	req, err := cfg.open(env)
 	if errors.Is(err, ErrUsage) {
+		env.Dialect.Console(env.Log).Annotate(ci.Annotation{Level: ci.Error, Message: err.Error()})
 		return err
 	}
 	l := newLog(cfg, env)
@@ -80,7 +81,7 @@ func Run(ctx context.Context, src Source, env Env) error {
 		err = cfg.deliver(res, env)
 	}
 	if err != nil {
-		l.failure(ctx, err)
+		l.failure(ctx, req, err)
 		return fmt.Errorf("%w: %w", ErrShown, err)
 	}
 	l.summary(res, time.Since(begin))
