@@ -23,27 +23,29 @@ var readonlyPaths = []string{
 	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger",
 }
 
-const pseudoFlags = unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
-
-// config returns what libcontainer shall make: namespaces, the filesystems
-// that belong to them, and what is hidden of those.
+// config returns what libcontainer shall make: the PID namespace with its
+// /proc, a mount namespace with the root, and what is hidden in it. All else
+// the container has from the thread that starts it.
 func (r *run) config() *configs.Config {
 	c := &configs.Config{
 		Rootfs:            r.rootfs,
-		Hostname:          hostname(r.spec),
 		ParentDeathSignal: int(unix.SIGKILL),
-		Namespaces: configs.Namespaces{
-			{Type: configs.NEWNS},
-			{Type: configs.NEWPID},
-			{Type: configs.NEWIPC},
-			{Type: configs.NEWUTS},
-		},
-		Mounts:  r.pseudoMounts(),
-		Cgroups: noCgroups(),
+		Namespaces:        configs.Namespaces{{Type: configs.NEWNS}, {Type: configs.NEWPID}},
+		Mounts: []*configs.Mount{{
+			Source: "proc", Destination: "/proc", Device: "proc",
+			Flags: unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV,
+		}},
+		Cgroups: r.group.libcontainer(r.spec.ID, r.spec.Insecure),
 	}
-	if r.spec.Network == sandbox.NoNetwork {
-		c.Namespaces = append(c.Namespaces, configs.Namespace{Type: configs.NEWNET})
-		c.Networks = []*configs.Network{{Type: "loopback"}}
+	if r.executor.cgroups.unified {
+		c.Namespaces = append(c.Namespaces, configs.Namespace{Type: configs.NEWCGROUP})
+		c.Mounts = append(c.Mounts, r.unifiedMount())
+	}
+	if r.mountsAt("/dev") {
+		// libcontainer shall not put its links into what is mounted there.
+		c.Mounts = append(c.Mounts, &configs.Mount{
+			Source: r.rootfs + "/dev", Destination: "/dev", Device: "bind", Flags: unix.MS_BIND | unix.MS_REC,
+		})
 	}
 	if !r.spec.Insecure {
 		c.MaskPaths = maskedPaths
@@ -52,30 +54,13 @@ func (r *run) config() *configs.Config {
 	return c
 }
 
-// pseudoMounts are the filesystems that show the container's own namespaces,
-// and therefore can only be mounted in it.
-func (r *run) pseudoMounts() []*configs.Mount {
-	ro := unix.MS_RDONLY
-	if r.spec.Insecure {
-		ro = 0
+// unifiedMount is the view of cgroup v2.
+func (r *run) unifiedMount() *configs.Mount {
+	flags := unix.MS_NOSUID | unix.MS_NOEXEC | unix.MS_NODEV
+	if !r.spec.Insecure {
+		flags |= unix.MS_RDONLY
 	}
-	mounts := []*configs.Mount{
-		{Source: "proc", Destination: "/proc", Device: "proc", Flags: pseudoFlags},
-		{Source: "sysfs", Destination: "/sys", Device: "sysfs", Flags: pseudoFlags | ro},
-		{Source: "cgroup", Destination: "/sys/fs/cgroup", Device: "cgroup", Flags: pseudoFlags | ro},
-	}
-	if r.mountsAt("/dev") {
-		// libcontainer shall not put its links into what is mounted there.
-		return append(mounts, &configs.Mount{
-			Source: r.rootfs + "/dev", Destination: "/dev", Device: "bind", Flags: unix.MS_BIND | unix.MS_REC,
-		})
-	}
-	if !r.mountsAt("/dev/mqueue") {
-		mounts = append(mounts, &configs.Mount{
-			Source: "mqueue", Destination: "/dev/mqueue", Device: "mqueue", Flags: pseudoFlags,
-		})
-	}
-	return mounts
+	return &configs.Mount{Source: "cgroup", Destination: cgroupRoot, Device: "cgroup", Flags: flags}
 }
 
 func (r *run) mountsAt(target string) bool {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// devices are the nodes that every container has.
-var devices = []struct {
+// nodes are the devices that every container has.
+var nodes = []struct {
 	name         string
 	major, minor uint32
 }{
@@ -70,7 +70,7 @@ func (r *run) shmSize() int64 {
 
 func (r *run) makeNodes(dev *os.File) error {
 	fd := int(dev.Fd())
-	for _, d := range devices {
+	for _, d := range nodes {
 		if err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
 			return fmt.Errorf("make /dev/%s: %w", d.name, err)
 		}
@@ -86,9 +86,9 @@ func (r *run) makeNodes(dev *os.File) error {
 	return nil
 }
 
-// insecureDevices are the further nodes that BuildKit gives a container with
+// insecureNodes are the further nodes that BuildKit gives a container with
 // --security=insecure, besides loop devices.
-var insecureDevices = []struct {
+var insecureNodes = []struct {
 	name         string
 	major, minor uint32
 }{
@@ -107,7 +107,7 @@ func makeInsecureNodes(fd int) error {
 	if err := unix.Mkdirat(fd, "net", 0o755); err != nil {
 		return fmt.Errorf("make /dev/net: %w", err)
 	}
-	for _, d := range insecureDevices {
+	for _, d := range insecureNodes {
 		if err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
 			return fmt.Errorf("make /dev/%s: %w", d.name, err)
 		}

@@ -12,16 +12,14 @@ import (
 	"github.com/slipway-build/slipway/engine/sandbox"
 )
 
-const (
-	defaultGrace        = 10 * time.Second
-	defaultCgroupParent = "slipway"
-)
+const defaultGrace = 10 * time.Second
 
 // Executor runs processes in containers. Its methods may be called concurrently.
 type Executor struct {
 	opts     Options
 	caps     capabilities
 	instance *instance
+	cgroups  *cgroupFS
 }
 
 var _ sandbox.Executor = (*Executor)(nil)
@@ -32,9 +30,6 @@ func New(opts Options) (*Executor, error) {
 	if opts.Root == "" {
 		return nil, errors.New("run containers: no state directory is set")
 	}
-	if opts.CgroupParent == "" {
-		opts.CgroupParent = defaultCgroupParent
-	}
 	if opts.Grace == 0 {
 		opts.Grace = defaultGrace
 	}
@@ -42,12 +37,11 @@ func New(opts Options) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get capabilities: %w", err)
 	}
-	primeCgroups()
 	inst, err := openInstance(opts.Root)
 	if err != nil {
 		return nil, fmt.Errorf("open sandbox state %s: %w", opts.Root, err)
 	}
-	return &Executor{opts: opts, caps: caps, instance: inst}, nil
+	return &Executor{opts: opts, caps: caps, instance: inst, cgroups: openCgroups(inst)}, nil
 }
 
 // Close removes what the executor keeps on disk. No run may be in progress.
@@ -66,8 +60,15 @@ func (e *Executor) Run(ctx context.Context, spec sandbox.Spec) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	r := &run{executor: e, spec: spec}
-	var err error
+	parent := spec.CgroupParent
+	if parent == "" {
+		parent = e.opts.CgroupParent
+	}
+	group, err := e.cgroups.group(parent)
+	if err != nil {
+		return err
+	}
+	r := &run{executor: e, spec: spec, group: group}
 	onOwnThread(func() { err = r.run(ctx) })
 	return err
 }

@@ -8,8 +8,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -114,7 +116,7 @@ func (in *instance) path(name string) string { return filepath.Join(in.dir, name
 // close removes the instance. The lock goes last: until then it is in use. If a
 // cgroup can't be removed yet, the directory stays to tell the next one of it.
 func (in *instance) close() error {
-	err := removeCgroups(in)
+	err := in.removeCgroups()
 	if err == nil {
 		err = os.RemoveAll(in.dir)
 	}
@@ -148,4 +150,49 @@ func writeNew(name string, content []byte) error {
 		err = f.Chmod(0o644) // whatever the umask
 	}
 	return errors.Join(err, f.Close())
+}
+
+// noteCgroup remembers a cgroup that is about to be made, so that it is removed
+// with the instance.
+func (in *instance) noteCgroup(dir string) error {
+	f, err := os.OpenFile(in.path("cgroups"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(dir + "\n")
+	return errors.Join(err, f.Close())
+}
+
+// removeCgroups removes the cgroups of an instance, with those of its runs.
+// Groups that still have processes can't be removed.
+func (in *instance) removeCgroups() error {
+	b, err := os.ReadFile(in.path("cgroups"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var errs []error
+	for dir := range strings.Lines(string(b)) {
+		dir = strings.TrimSuffix(dir, "\n")
+		// Whatever the file says, no other groups are touched.
+		if filepath.Base(dir) != in.name || !strings.HasPrefix(filepath.Clean(dir), cgroupRoot+"/") {
+			continue
+		}
+		runs, _ := os.ReadDir(dir)
+		for _, run := range runs {
+			if run.IsDir() {
+				errs = append(errs, removeCgroup(filepath.Join(dir, run.Name())))
+			}
+		}
+		errs = append(errs, removeCgroup(dir))
+		_ = unix.Rmdir(filepath.Dir(dir)) // if no other instance is in it
+	}
+	return errors.Join(err, errors.Join(errs...))
+}
+
+func removeCgroup(dir string) error {
+	err := unix.Rmdir(dir)
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fmt.Errorf("remove cgroup %s: %w", dir, err)
 }

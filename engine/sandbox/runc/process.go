@@ -66,7 +66,7 @@ func (r *run) start(ctx context.Context) (err error) {
 	case err != nil && !isExit:
 		return fmt.Errorf("wait for process: %w", err)
 	default:
-		return exitError(state)
+		return exitError(state, r.group.oomKills(r.spec.ID) > 0)
 	}
 }
 
@@ -116,7 +116,7 @@ func (f *files) close() {
 }
 
 // exitError says how the process ended.
-func exitError(state *os.ProcessState) error {
+func exitError(state *os.ProcessState, oom bool) error {
 	if state.Success() {
 		return nil
 	}
@@ -125,9 +125,9 @@ func exitError(state *os.ProcessState) error {
 		return fmt.Errorf("wait for process: %v", state)
 	}
 	if ws.Signaled() {
-		return &sandbox.ExitError{Code: 128 + int(ws.Signal()), Signal: ws.Signal().String()}
+		return &sandbox.ExitError{Code: 128 + int(ws.Signal()), Signal: ws.Signal().String(), OOMKilled: oom}
 	}
-	return &sandbox.ExitError{Code: ws.ExitStatus()}
+	return &sandbox.ExitError{Code: ws.ExitStatus(), OOMKilled: oom}
 }
 
 // stopWhenDone ends the container when ctx is cancelled. The function that it

@@ -19,6 +19,7 @@ import (
 type run struct {
 	executor *Executor
 	spec     sandbox.Spec
+	group    *group
 
 	rootfs string       // where the root is mounted, in the thread's namespace
 	root   *inroot.Root // the same, open
@@ -30,7 +31,12 @@ type run struct {
 
 // run does it all, on a thread of its own.
 func (r *run) run(ctx context.Context) (err error) {
-	if err := privateMounts(); err != nil {
+	if err := r.unshare(); err != nil {
+		return err
+	}
+	leave, err := r.group.join(r.spec.ID, r.spec.Insecure)
+	defer func() { err = errors.Join(err, leave()) }()
+	if err != nil {
 		return err
 	}
 	if err := r.mountRoot(); err != nil {
@@ -39,6 +45,11 @@ func (r *run) run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, r.unmountRoot()) }()
 	if err := r.prepare(); err != nil {
 		return err
+	}
+	if r.group.unified == "" {
+		if err := hideCgroups(); err != nil {
+			return err
+		}
 	}
 	return r.start(ctx)
 }
@@ -89,6 +100,9 @@ func (r *run) prepare() error {
 	}
 	if err := r.mountDev(); err != nil {
 		return fmt.Errorf("make /dev: %w", err)
+	}
+	if err := r.mountSys(); err != nil {
+		return fmt.Errorf("make /sys: %w", err)
 	}
 	if err := r.mountEtc(); err != nil {
 		return err

@@ -17,8 +17,8 @@ type Options struct {
 	// kill left there is removed by the next New.
 	Root string
 
-	// CgroupParent is where runs get their cgroups, unless their Spec says
-	// otherwise; empty means "slipway".
+	// CgroupParent is the cgroup in which runs get theirs, unless their Spec
+	// names another; empty means the one that this process is in.
 	CgroupParent string
 
 	// Grace is how long a process may take to end after SIGTERM; 0 means ten
