@@ -16,8 +16,10 @@ import (
 )
 
 // Store keeps blobs in a directory that several processes may share. A blob
-// is written under a temporary name, verified, synced and renamed, so that
-// what is found under its digest is whole. Methods are safe for concurrent use.
+// is written under a temporary name, verified and renamed, so that what is found
+// under its digest is whole, whenever a process is killed. It is not synced: a
+// blob that a power cut has truncated is noticed by its size, and fetched again.
+// Methods are safe for concurrent use.
 type Store struct {
 	dir    string  // has blobs/ and ingest/
 	remote Fetcher // may be nil
@@ -65,6 +67,10 @@ func (s *Store) Fetch(ctx context.Context, desc Descriptor) (io.ReadCloser, erro
 		return nil, err
 	}
 	f, err := os.Open(p)
+	if err == nil && !s.has(desc) {
+		_ = f.Close()
+		err = fs.ErrNotExist
+	}
 	if err == nil {
 		now := time.Now()
 		_ = os.Chtimes(p, now, now) // last use, for pruning; a read-only store is fine
@@ -76,6 +82,13 @@ func (s *Store) Fetch(ctx context.Context, desc Descriptor) (io.ReadCloser, erro
 	return s.remote.Fetch(ctx, desc)
 }
 
+// has reports whether the store has the blob, of the size that desc says if it
+// says one.
+func (s *Store) has(desc Descriptor) bool {
+	size, err := s.Stat(desc.Digest)
+	return err == nil && (desc.Size <= 0 || size == desc.Size)
+}
+
 // Get returns the bytes of a small blob, fetching it into the store if it is
 // remote. It refuses blobs larger than limit bytes.
 func (s *Store) Get(ctx context.Context, desc Descriptor, limit int64) ([]byte, error) {
@@ -85,16 +98,24 @@ func (s *Store) Get(ctx context.Context, desc Descriptor, limit int64) ([]byte, 
 	if err := s.Ensure(ctx, desc); err != nil {
 		return nil, err
 	}
-	p, err := s.Path(desc.Digest)
+	f, err := s.Fetch(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
-	return os.ReadFile(p)
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("blob %s has more than the %d bytes allowed", desc.Digest, limit)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
 // Ensure fetches the blob into the store unless it is there.
 func (s *Store) Ensure(ctx context.Context, desc Descriptor) error {
-	if _, err := s.Stat(desc.Digest); err == nil {
+	if s.has(desc) {
 		return nil
 	}
 	r, err := s.Fetch(ctx, desc)
@@ -111,7 +132,7 @@ func (s *Store) Add(ctx context.Context, desc Descriptor, r io.Reader) error {
 	if _, err := s.Path(desc.Digest); err != nil {
 		return err
 	}
-	if _, err := s.Stat(desc.Digest); err == nil {
+	if s.has(desc) {
 		return nil
 	}
 	w, err := s.Create(desc.Digest.Algorithm())

@@ -48,7 +48,7 @@ func (b blobFile) path() string {
 // check refuses what Docker can't load.
 func (l layout) check(a Artifact) error {
 	if l.docker && len(a.Images) != 1 {
-		return fmt.Errorf("export docker image: an image for %d platforms does not fit into Docker's format; use type=oci, or one platform", len(a.Images))
+		return fmt.Errorf("an image for %d platforms does not fit into Docker's format; use type=oci, or one platform", len(a.Images))
 	}
 	return nil
 }
@@ -238,7 +238,7 @@ func (l *layoutTar) Export(ctx context.Context, a Artifact) (content.Descriptor,
 	}
 	err = l.out.write(func(w io.Writer) error { return l.writeTo(ctx, w, a, root) })
 	if err != nil {
-		return content.Descriptor{}, fmt.Errorf("export image to %s: %w", l.out.name(), err)
+		return content.Descriptor{}, fmt.Errorf("write %s: %w", l.out.name(), err)
 	}
 	return root, nil
 }

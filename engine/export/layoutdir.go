@@ -27,7 +27,7 @@ type layoutDir struct {
 func (l *layoutDir) Export(ctx context.Context, a Artifact) (content.Descriptor, error) {
 	root, err := l.export(ctx, a)
 	if err != nil {
-		return content.Descriptor{}, fmt.Errorf("export image to %s: %w", l.dir, err)
+		return content.Descriptor{}, fmt.Errorf("write %s: %w", l.dir, err)
 	}
 	return root, nil
 }

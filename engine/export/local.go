@@ -32,7 +32,7 @@ type localDir struct {
 // Export writes the files.
 func (l *localDir) Export(ctx context.Context, a Artifact) (content.Descriptor, error) {
 	if err := l.export(ctx, a); err != nil {
-		return content.Descriptor{}, fmt.Errorf("export files to %s: %w", l.dest, err)
+		return content.Descriptor{}, fmt.Errorf("write %s: %w", l.dest, err)
 	}
 	return a.Root, nil
 }

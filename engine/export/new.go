@@ -112,11 +112,7 @@ func New(kind string, attrs map[string]string, deps Deps) (Exporter, error) {
 	if err := checkAttrs(kind, attrs); err != nil {
 		return nil, err
 	}
-	e, err := newExporter(kind, attrs, deps)
-	if err != nil {
-		return nil, fmt.Errorf("output type=%s: %w", kind, err)
-	}
-	return e, nil
+	return newExporter(kind, attrs, deps)
 }
 
 func newExporter(kind string, attrs map[string]string, deps Deps) (Exporter, error) {
@@ -179,7 +175,7 @@ func newExporter(kind string, attrs map[string]string, deps Deps) (Exporter, err
 func checkAttrs(kind string, attrs map[string]string) error {
 	kinds := []string{kindImage, kindRegistry, kindOCI, kindDocker, kindLocal, kindTar, kindCacheOnly}
 	if !slices.Contains(kinds, kind) {
-		return fmt.Errorf("output type=%s: there is no such type; there are %s", kind, strings.Join(kinds, ", "))
+		return fmt.Errorf("there is no type %q; there are %s", kind, strings.Join(kinds, ", "))
 	}
 	all := attributes()
 	for _, key := range slices.Sorted(maps.Keys(attrs)) {
@@ -198,10 +194,10 @@ func checkAttrs(kind string, attrs map[string]string) error {
 			if len(known) == 0 {
 				known = []string{"none"}
 			}
-			return fmt.Errorf("output type=%s: there is no attribute %q; there are %s", kind, key, strings.Join(known, ", "))
+			return fmt.Errorf("there is no attribute %q; there are %s", key, strings.Join(known, ", "))
 		}
 		if err := a.check(attrs[key]); err != nil {
-			return fmt.Errorf("output type=%s: %s=%s: %w", kind, key, attrs[key], err)
+			return fmt.Errorf("%s=%s: %w", key, attrs[key], err)
 		}
 	}
 	return nil

@@ -23,7 +23,7 @@ type plainTar struct {
 // attributes as in the image, names of users left out.
 func (t *plainTar) Export(ctx context.Context, a Artifact) (content.Descriptor, error) {
 	if t.split != nil && !*t.split && len(a.Images) > 1 {
-		return content.Descriptor{}, fmt.Errorf("export files: platform-split=false is not supported by type=tar with %d platforms", len(a.Images))
+		return content.Descriptor{}, fmt.Errorf("platform-split=false is not supported by type=tar with %d platforms", len(a.Images))
 	}
 	err := t.out.write(func(w io.Writer) error {
 		tw := tar.NewWriter(w)
@@ -47,7 +47,7 @@ func (t *plainTar) Export(ctx context.Context, a Artifact) (content.Descriptor, 
 		return tw.Close()
 	})
 	if err != nil {
-		return content.Descriptor{}, fmt.Errorf("export files to %s: %w", t.out.name(), err)
+		return content.Descriptor{}, fmt.Errorf("write %s: %w", t.out.name(), err)
 	}
 	return a.Root, nil
 }
