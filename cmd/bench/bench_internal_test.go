@@ -33,15 +33,15 @@ func TestTemplatesAreFilledIn(t *testing.T) {
 
 func TestPeersAreNamedOnTheCommandLine(t *testing.T) {
 	b := bench{opts: options{
-		peers:   []string{"old=old build {context}", "old:push=old push {tag}"},
+		peers:   []string{"old=old build {context}", "old:push=old push {tag}", "old:reset=old prune"},
 		daemons: []string{"old=1"},
 	}}
 	if err := b.namedPeers(); err != nil {
 		t.Fatal(err)
 	}
 	old := b.builder("old")
-	if old == nil || len(b.builders) != 1 || old.commands[outputPush] != "old push {tag}" || old.daemon != 1 {
-		t.Errorf("builders = %+v, want one with two commands and a daemon", b.builders)
+	if old == nil || len(b.builders) != 1 || old.commands[outputPush] != "old push {tag}" || old.reset != "old prune" || old.daemon != 1 {
+		t.Errorf("builders = %+v, want one with two commands, a reset and a daemon", b.builders)
 	}
 	for _, bad := range []string{"old", "=x", "old=", "old:tape=x"} {
 		b := bench{opts: options{peers: []string{bad}}}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -159,18 +160,22 @@ func (b *bench) namedPeers() error {
 	for _, arg := range b.opts.peers {
 		name, command, ok := strings.Cut(arg, "=")
 		name, kind, _ := strings.Cut(name, ":")
-		if kind == "none" {
-			kind = ""
-		}
-		if !ok || name == "" || command == "" || (kind != "" && kind != "push" && kind != "oci") {
-			return fmt.Errorf("--peer %q: want name[:none|push|oci]=command", arg)
+		if !ok || name == "" || command == "" || !slices.Contains([]string{"", "none", "push", "oci", "reset"}, kind) {
+			return fmt.Errorf("--peer %q: want name[:none|push|oci|reset]=command", arg)
 		}
 		p := b.builder(name)
 		if p == nil {
 			b.builders = append(b.builders, builder{name: name, commands: map[outputKind]string{}})
 			p = &b.builders[len(b.builders)-1]
 		}
-		p.commands[outputKind(kind)] = command
+		switch kind {
+		case "reset":
+			p.reset = command
+		case "none":
+			p.commands[outputNone] = command
+		default:
+			p.commands[outputKind(kind)] = command
+		}
 	}
 	for _, arg := range b.opts.daemons {
 		name, pid, _ := strings.Cut(arg, "=")

@@ -27,21 +27,23 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == serveCommand {
-		exit(serve(os.Args[2]))
+	if len(os.Args) == 4 && os.Args[1] == serveCommand {
+		exit(serve(os.Args[2], os.Args[3]))
 	}
 	var o options
 	f := pflag.NewFlagSet("bench", pflag.ContinueOnError)
 	f.StringSliceVar(&o.cases, "case", nil, "cases to run, by name (default: all)")
 	f.IntVar(&o.rounds, "rounds", 5, "timed builds of each case by each builder")
 	f.StringVar(&o.slipway, "slipway", "bin/slipway", "the binary to measure")
-	f.StringArrayVar(&o.peers, "peer", nil, "another builder: name[:none|push|oci]='command'; placeholders:\n"+
-		"{context} {file} {tag} {registry} {root} {oci}, and {output} for buildx-style flags")
+	f.StringArrayVar(&o.peers, "peer", nil, "another builder: name[:none|push|oci|reset]='command'; placeholders:\n"+
+		"{context} {file} {tag} {registry} {root} {oci}, and {output} for buildx-style flags;\n"+
+		"reset clears what is kept elsewhere than in {root}")
 	f.StringArrayVar(&o.daemons, "daemon", nil, "name=PID: count the CPU and memory of this daemon for that builder")
 	f.BoolVar(&o.docker, "docker", false, "start dockerd for this run, with its own data root, and stop it afterwards")
 	f.BoolVar(&o.only, "only-named", false, "leave out buildah and docker buildx even if they are there")
 	f.StringVar(&o.json, "json", "", "also write the result to this file")
 	f.StringVar(&o.repo, "repo", ".", "this project's checkout, for the Go example")
+	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "address of the registry, for peers that must know it before")
 	f.StringVar(&o.tmp, "tmp", "", "directory to work in (default: the system's)")
 	f.DurationVar(&o.timeout, "timeout", 15*time.Minute, "longest that one build may take")
 	list := f.Bool("list", false, "list the cases and exit")
@@ -74,6 +76,7 @@ type options struct {
 	cases, peers, daemons    []string
 	rounds                   int
 	slipway, json, repo, tmp string
+	listen                   string
 	docker, only             bool
 	timeout                  time.Duration
 }
@@ -93,7 +96,7 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	reg, err := startRegistry(ctx, filepath.Join(work, "registry"), bases)
+	reg, err := startRegistry(ctx, o.listen, filepath.Join(work, "registry"), bases)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ type registry struct {
 
 // startRegistry starts a registry with the base images under library/, as
 // docker.io has them. It keeps its repositories as OCI layouts in dir.
-func startRegistry(ctx context.Context, dir, bases string) (*registry, error) {
+func startRegistry(ctx context.Context, listen, dir, bases string) (*registry, error) {
 	for name, tags := range map[string]string{"busybox": "latest", "debian": "bookworm-slim", "golang": "1.26"} {
 		if err := linkLayout(filepath.Join(bases, name), filepath.Join(dir, "library", name)); err != nil {
 			return nil, fmt.Errorf("base image %s:%s: %w", name, tags, err)
@@ -44,7 +44,7 @@ func startRegistry(ctx context.Context, dir, bases string) (*registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, serveCommand, dir)
+	cmd := exec.CommandContext(ctx, self, serveCommand, listen, dir)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is for this process
 	stdin, err := cmd.StdinPipe()
@@ -76,7 +76,7 @@ func (r *registry) stop() {
 
 // serve is the registry's process: it prints its address and serves dir until
 // standard input ends.
-func serve(dir string) error {
+func serve(listen, dir string) error {
 	off := false
 	conf := config.Config{
 		Storage: config.ConfigStorage{StoreType: config.StoreDir, RootDir: dir, GC: config.ConfigGC{Frequency: -1, Untagged: &off, EmptyRepo: &off}},
@@ -85,7 +85,7 @@ func serve(dir string) error {
 	conf.SetDefaults()
 	handler := olareg.New(conf)
 	var lc net.ListenConfig
-	l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+	l, err := lc.Listen(context.Background(), "tcp", listen)
 	if err != nil {
 		return err
 	}
