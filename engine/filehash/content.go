@@ -165,11 +165,11 @@ func readContent(e *Entry) (c Content, err error) {
 		if err != nil {
 			return c, &fs.PathError{Op: "read", Path: e.Path(), Err: err}
 		}
-		if n == 0 {
+		b.Hash.Write(b.Bytes[:n])
+		c.Size += int64(n)
+		if n == 0 || n < len(b.Bytes) && c.Size == e.Stat.Size { // that it ends needs no asking
 			c.Data = b.Sum()
 			return c, nil
 		}
-		b.Hash.Write(b.Bytes[:n])
-		c.Size += int64(n)
 	}
 }

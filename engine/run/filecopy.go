@@ -120,7 +120,11 @@ type newest struct {
 
 func (n *newest) see(e *filehash.Entry) {
 	t := e.Stat.Ctim
-	if t.Sec > n.ctime.Sec || t.Sec == n.ctime.Sec && t.Nsec > n.ctime.Nsec {
+	if t.Sec < n.ctime.Sec || t.Sec == n.ctime.Sec && t.Nsec < n.ctime.Nsec {
+		return
+	}
+	// A file that was made changed its directory too: then it is the file.
+	if t != n.ctime || path.Dir(e.Path()) == n.path {
 		n.path, n.ctime = e.Path(), t
 	}
 }

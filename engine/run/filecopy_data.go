@@ -131,6 +131,9 @@ func (d *dataCopy) stretch(n int64) error {
 		}
 		d.content.Size += int64(got)
 		n -= int64(got)
+		if got < len(d.buf.Bytes) && d.content.Size == d.size {
+			return nil // that it ends here needs no asking
+		}
 	}
 	return nil
 }

@@ -20,6 +20,9 @@ type outDir struct {
 	rel  string // as that of entries; "." is the directory that a match is copied into
 	refs atomic.Int32
 	time *unix.Timespec // nil: leave it
+
+	// gone, if not nil, is told what make removed.
+	gone func(st *unix.Stat_t)
 }
 
 func newOutDir(dirfd int, base, name string) (*outDir, error) {
@@ -63,6 +66,9 @@ func (d *outDir) make(base string, mk func() error) error {
 		if err := unix.Unlinkat(d.fd, base, 0); err != nil {
 			return &fs.PathError{Op: "replace", Path: path.Join(d.path, base), Err: err}
 		}
+		if d.gone != nil {
+			d.gone(&st)
+		}
 		err = mk()
 	}
 	if err != nil {
@@ -93,7 +99,7 @@ func (p *pool) match(m *filehash.Match, to string) error {
 	if err != nil {
 		return err
 	}
-	parent.rel = "."
+	parent.rel, parent.gone = ".", p.gone
 	t.dirs = append(t.dirs, parent)
 	err = p.files.Walk(p.ctx, m, t.entry)
 	for len(t.dirs) > 0 {
@@ -158,7 +164,7 @@ func (t *outTree) dir(e *filehash.Entry, pending *filehash.Pending, parent *outD
 	if err != nil {
 		return err
 	}
-	d.rel = e.Rel
+	d.rel, d.gone = e.Rel, t.p.gone
 	t.dirs = append(t.dirs, d)
 	switch {
 	case e.Rel == "": // set last: other sources may go there too

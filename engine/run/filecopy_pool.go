@@ -24,18 +24,16 @@ type pool struct {
 	workers sync.WaitGroup
 	pending sync.WaitGroup // tasks
 
-	// first has, by index, the copies of files that have more links; links are
-	// those links, to be made when the copies are.
-	mu    sync.Mutex
-	first map[int]linked
-	links []copyTask
+	// first has the paths of the copies of files that have more links, by index
+	// of the entry, and copies the other way round; links are those links, to be
+	// made when the copies are.
+	mu     sync.Mutex
+	first  map[int]string
+	copies map[inode]int
+	links  []copyTask
 }
 
-// linked is the copy of a file that has more than one link.
-type linked struct {
-	path     string
-	dev, ino uint64
-}
+type inode struct{ dev, ino uint64 }
 
 // A copyTask is one file to write.
 type copyTask struct {
@@ -47,7 +45,7 @@ type copyTask struct {
 
 func newPool(ctx context.Context, c *copier, v tree.View, files *filehash.Files, sums *inputSums) *pool {
 	ctx, cancel := context.WithCancelCause(ctx)
-	p := &pool{c: c, ctx: ctx, cancel: cancel, view: v, files: files, sums: sums, first: make(map[int]linked), jobs: make(chan copyTask, 64)}
+	p := &pool{c: c, ctx: ctx, cancel: cancel, view: v, files: files, sums: sums, first: make(map[int]string), copies: make(map[inode]int), jobs: make(chan copyTask, 64)}
 	if sums != nil {
 		p.digest = filehash.NewDigester(files)
 	}

@@ -45,7 +45,7 @@ func (p *pool) link(t copyTask) error {
 	if !ok {
 		return p.file(t)
 	}
-	dirfd, base, err := p.c.dst.OpenDir(to.path)
+	dirfd, base, err := p.c.dst.OpenDir(to)
 	if err != nil {
 		return err
 	}
@@ -54,17 +54,21 @@ func (p *pool) link(t copyTask) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EMLINK) {
 		return err
 	}
-	// Another match may have replaced what was the copy.
-	var st unix.Stat_t
 	if err == nil {
-		if err := unix.Fstatat(t.dir.fd, t.base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return &fs.PathError{Op: "stat", Path: t.path(), Err: err}
-		}
-		if st.Dev == to.dev && st.Ino == to.ino {
-			return nil
-		}
+		return nil
 	}
 	return p.file(t)
+}
+
+// gone forgets the copy of a file that another match replaced.
+func (p *pool) gone(st *unix.Stat_t) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := inode{st.Dev, st.Ino}
+	if i, ok := p.copies[id]; ok {
+		delete(p.copies, id)
+		delete(p.first, i)
+	}
 }
 
 func (t copyTask) path() string { return path.Join(t.dir.path, t.base) }
@@ -136,7 +140,8 @@ func (p *pool) write(t copyTask, in, out int, xattrs []filehash.Xattr) error {
 			return &fs.PathError{Op: "stat", Path: t.path(), Err: err}
 		}
 		p.mu.Lock()
-		p.first[t.e.Index] = linked{t.path(), st.Dev, st.Ino}
+		p.first[t.e.Index] = t.path()
+		p.copies[inode{st.Dev, st.Ino}] = t.e.Index
 		p.mu.Unlock()
 	}
 	if err := p.c.setMeta(out, t.path(), t.e, xattrs); err != nil {
