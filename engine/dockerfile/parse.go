@@ -63,6 +63,10 @@ func (p *planner) parseStages(lint *linter.Linter) ([]instructions.Stage, []inst
 func (p *planner) parseError(err error, loc []parser.Range) error {
 	message := err.Error()
 	err = p.at(err, loc)
+	if unknown, ok := errors.AsType[*instructions.UnknownInstructionError](err); ok {
+		origin, _ := diag.Explain(err)
+		return diag.At(didYouMean(unknown, unknown.Instruction, instructionNames(unknown.Instruction)), origin)
+	}
 	switch {
 	case strings.Contains(message, "no build stage in current context"):
 		return diag.Hint(err, "Begin with FROM: only ARG may come before it.")
@@ -70,6 +74,16 @@ func (p *planner) parseError(err error, loc []parser.Range) error {
 		return diag.Hint(err, "End the heredoc with its word alone on a line.")
 	}
 	return err
+}
+
+// instructionNames returns the names of instructions, to choose the one that
+// was meant by word. (The grammar's own suggestion differs from time to time.)
+func instructionNames(word string) []string {
+	const names = "ADD ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL MAINTAINER ONBUILD RUN SHELL STOPSIGNAL USER VOLUME WORKDIR"
+	if word == strings.ToLower(word) {
+		return strings.Fields(strings.ToLower(names))
+	}
+	return strings.Fields(names)
 }
 
 // checkDirectives finds the errors in parser directives that the parser would
