@@ -177,7 +177,9 @@ type Inline struct {
 	Data []byte
 }
 
-// Owner says whom copied files belong to. The zero Owner is 0:0.
+// Owner says whom copied files belong to. The zero Owner says nothing: then
+// files of a local context and inline ones belong to 0:0, while those that are
+// copied from another tree keep their owners, as in BuildKit.
 type Owner struct {
 	// User and Group are names or numbers; Group may be empty: then it is the
 	// user's primary group if User is a name, else the same number.
