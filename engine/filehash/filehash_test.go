@@ -147,6 +147,8 @@ func TestInvariant05_RequestsSelectAsCopyDoes(t *testing.T) {
 		{"a pattern that matches a link", graph.Request{Path: "/fi*", Wildcard: true, Follow: true}, "/file via /file at /a/one.txt|  ", ""},
 		{"a pattern that matches nothing", graph.Request{Path: "/a/*.rs", Wildcard: true}, "", ""},
 		{"a pattern below nothing", graph.Request{Path: "/x/*.rs", Wildcard: true}, "", ""},
+		{"what need not be there", graph.Request{Path: "/x", Wildcard: true, Follow: true}, "", ""},
+		{"what need not be there, and is", graph.Request{Path: "/link/three.txt", Wildcard: true, Follow: true}, "/link/three.txt via /link at /a/b/three.txt|  ", ""},
 		{"a bad pattern", graph.Request{Path: "/a/[*", Wildcard: true}, "", "syntax error in pattern"},
 		{"an asterisk that is none", graph.Request{Path: "/*star"}, "/*star|  ", ""},
 		{"exclusion", graph.Request{Path: "/a", Contents: true, Exclude: []string{"**/*.txt", "!b/three.txt", "in"}}, "/a|  b/|  b/deep/|  b/three.txt|  two.go", ""},

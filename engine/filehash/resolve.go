@@ -51,9 +51,9 @@ type inode struct{ dev, ino uint64 }
 // with, and [Files.Walk] is how both continue, so that what is hashed is what
 // is copied (INVARIANTS 5).
 //
-// A path that is no pattern must exist: else the error wraps fs.ErrNotExist
-// and reads `"/x": not found`, as BuildKit's. A pattern may match nothing; what
-// it matches is in the order of its names. As in BuildKit a pattern does not
+// Without r.Wildcard the path must exist: else the error wraps fs.ErrNotExist
+// and reads `"/x": not found`, as BuildKit's. With it there may be nothing, even
+// if the path has no wildcards; what it matches is in the order of its names. As in BuildKit a pattern does not
 // lead through symbolic links after its first component that has a wildcard,
 // nor does what is below Pivot.
 func Resolve(ctx context.Context, v tree.View, r graph.Request) (*Files, error) {
@@ -70,13 +70,20 @@ func Resolve(ctx context.Context, v tree.View, r graph.Request) (*Files, error) 
 	if r.Parents {
 		return f, f.parents(ctx)
 	}
-	return f, f.find(ctx, path.Clean("/"+r.Path), r.Wildcard && hasWildcard(r.Path), r.Follow)
+	return f, f.find(ctx, path.Clean("/"+r.Path), r.Follow)
 }
 
 // find adds what name, a path or a pattern, means.
-func (f *Files) find(ctx context.Context, name string, wildcard, follow bool) error {
-	if !wildcard {
+func (f *Files) find(ctx context.Context, name string, follow bool) error {
+	if !f.request.Wildcard {
 		return f.add(ctx, name, follow, true)
+	}
+	if !hasWildcard(name) {
+		err := f.add(ctx, name, follow, false)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
 	}
 	prefix, pattern := splitPattern(name)
 	if err := checkPattern(pattern); err != nil {
@@ -202,10 +209,10 @@ func (f *Files) parents(ctx context.Context) error {
 	if f.include, err = compileInclude(rel); err != nil {
 		return err
 	}
-	if err := f.find(ctx, pivot, r.Wildcard && hasWildcard(pivot), true); err != nil {
+	if err := f.find(ctx, pivot, true); err != nil {
 		return err
 	}
-	if r.Wildcard && hasWildcard(r.Path) || rel == "" {
+	if r.Wildcard || rel == "" {
 		return nil
 	}
 	// A literal: it must be there, found without following links.
