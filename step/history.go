@@ -17,6 +17,9 @@ type history struct {
 	keep   int // how many of the last lines of a step are kept
 	steps  map[string]*stepState
 	failed *stepState // the first that failed
+
+	// cause returns why the build was cancelled from outside; nil if it was not.
+	cause func() error
 }
 
 // stepState is what is known of a step.
@@ -36,7 +39,9 @@ type stepState struct {
 	dropped int      // how many lines are not in lines any more
 }
 
-func newHistory(keep int) *history { return &history{keep: keep, steps: make(map[string]*stepState)} }
+func newHistory(keep int) *history {
+	return &history{keep: keep, steps: make(map[string]*stepState), cause: func() error { return nil }}
+}
 
 // add notes ev and returns the state of its step, nil if it has none.
 func (h *history) add(ev progress.Event) *stepState {
@@ -60,7 +65,7 @@ func (h *history) add(ev progress.Event) *stepState {
 		st.done, st.total = ev.Done, ev.Total
 	case progress.Cached, progress.Finished, progress.Failed:
 		st.outcome, st.took, st.err, st.ended = ev.Kind, ev.Took, ev.Err, ev.Time
-		if ev.Kind == progress.Failed && h.failed == nil && !errors.Is(ev.Err, context.Canceled) {
+		if ev.Kind == progress.Failed && h.failed == nil && !h.stopped(ev.Err) {
 			h.failed = st
 		}
 		if h.failed != st {
@@ -92,7 +97,13 @@ func (h *history) tail(st *stepState) (lines []string, dropped int) {
 // because the build was cancelled.
 func (h *history) canceled(st *stepState) bool {
 	return st.outcome == progress.Failed && st != h.failed &&
-		(errors.Is(st.err, context.Canceled) || h.failed == nil || errors.Is(st.err, h.failed.err))
+		(h.stopped(st.err) || h.failed == nil || errors.Is(st.err, h.failed.err))
+}
+
+// stopped reports whether err only says that the build was cancelled.
+func (h *history) stopped(err error) bool {
+	cause := h.cause()
+	return errors.Is(err, context.Canceled) || cause != nil && errors.Is(err, cause)
 }
 
 // count returns how many steps of the Dockerfile there were, and how many of

@@ -21,9 +21,10 @@ type log struct {
 	mode    string
 }
 
-func newLog(cfg Config, env Env) *log {
+func newLog(ctx context.Context, cfg Config, env Env) *log {
 	l := &log{cfg: cfg, env: env, console: env.Dialect.Console(env.Log), mode: cfg.Progress}
 	v, h := newView(cfg.Progress, env.Log, l.console, env.Size, env.Color)
+	h.cause = func() error { return context.Cause(ctx) }
 	l.report = openReport(h, v)
 	return l
 }

@@ -68,7 +68,7 @@ func Run(ctx context.Context, src Source, env Env) error {
 		env.Dialect.Console(env.Log).Annotate(ci.Annotation{Level: ci.Error, Message: err.Error()})
 		return err
 	}
-	l := newLog(cfg, env)
+	l := newLog(ctx, cfg, env)
 	l.notices(cfg.Notices)
 	begin := time.Now()
 	var res engine.Result
