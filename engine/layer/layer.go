@@ -33,7 +33,10 @@ const (
 )
 
 // And how overlayfs does, besides the character device 0/0.
-const opaqueXattr = "trusted.overlay.opaque"
+const (
+	opaqueXattr = "trusted.overlay.opaque"
+	originXattr = "trusted.overlay.origin"
+)
 
 // cleanName returns name, the name of a tar's entry, relative to the root of
 // the tar, which is ".". A leading slash makes no difference.

@@ -51,7 +51,7 @@ func (a *applier) whiteout(dirfd int, name string) error {
 	}
 	err := error(unix.EEXIST)
 	if a.form == overlayForm {
-		err = unix.Mknodat(dirfd, base, unix.S_IFCHR, 0)
+		err = makeWhiteout(dirfd, base)
 	}
 	if !errors.Is(err, unix.EEXIST) {
 		return err
@@ -68,6 +68,19 @@ func (a *applier) whiteout(dirfd int, name string) error {
 		return a.clearDir(dirfd, base, name)
 	}
 	return setOpaque(dirfd, base)
+}
+
+// makeWhiteout makes what overlayfs takes for a deletion of base. It also marks
+// the directory as if it had been copied up. Only in such directories, and where
+// several are merged, does the kernel leave whiteouts out when it lists them.
+func makeWhiteout(dirfd int, base string) error {
+	if err := unix.Mknodat(dirfd, base, unix.S_IFCHR, 0); err != nil {
+		return err
+	}
+	if err := unix.Lsetxattr(at(dirfd, "."), originXattr, nil, 0); err != nil {
+		return fmt.Errorf("set xattr %s: %w", originXattr, err)
+	}
+	return nil
 }
 
 // opaque hides what the layers below have in the directory dir, which is dirfd.

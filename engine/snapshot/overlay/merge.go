@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -140,7 +141,10 @@ func mergeSubdir(src, dst string) error {
 	return unix.Lsetxattr(dst, opaqueXattr, []byte("y"), 0)
 }
 
-const opaqueXattr = "trusted.overlay.opaque"
+const (
+	opaqueXattr = "trusted.overlay.opaque"
+	originXattr = "trusted.overlay.origin"
+)
 
 func isOpaque(dir string) (bool, error) {
 	var b [1]byte
@@ -173,8 +177,9 @@ func copyAttributes(from, to string) error {
 	return nil
 }
 
-// copyXattrs makes the xattrs of to those of from. Opaqueness is not copied:
-// mergeSubdir decides.
+// copyXattrs makes the xattrs of to those of from. Those of overlayfs stay:
+// mergeSubdir decides whether a directory is opaque. Only that there may be
+// whiteouts is passed on (see layer.Unpack): it stays true.
 func copyXattrs(from, to string) error {
 	old, err := xattrs(to)
 	if err != nil {
@@ -185,14 +190,17 @@ func copyXattrs(from, to string) error {
 		return err
 	}
 	for name := range old {
-		if _, ok := next[name]; !ok && name != opaqueXattr {
+		if _, ok := next[name]; !ok && !strings.HasPrefix(name, "trusted.overlay.") {
 			if err := unix.Lremovexattr(to, name); err != nil {
 				return err
 			}
 		}
 	}
 	for name, value := range next {
-		if name == opaqueXattr {
+		switch {
+		case name == originXattr:
+			value = nil
+		case strings.HasPrefix(name, "trusted.overlay."):
 			continue
 		}
 		if err := unix.Lsetxattr(to, name, value, 0); err != nil {
