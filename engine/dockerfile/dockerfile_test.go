@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-
 	"flag"
 	"fmt"
 	"io/fs"
@@ -158,8 +157,6 @@ func golden(t *testing.T, name string) {
 			t.Fatalf("unknown file %s", f.Name)
 		}
 	}
-	// In a text archive the last line break can't be left out.
-	file = strings.ReplaceAll(file, "␍", "\r")
 	got := show(t, file, args...)
 	if got == want {
 		return

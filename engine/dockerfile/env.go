@@ -1,6 +1,9 @@
 package dockerfile
 
-import "slices"
+import (
+	"maps"
+	"slices"
+)
 
 // env is a list of variables. Setting one again moves it to the end: that is
 // the order in which BuildKit shows them to a command, and part of its key.
@@ -11,9 +14,7 @@ type env struct {
 
 func (e *env) clone() *env {
 	c := &env{names: slices.Clone(e.names), values: make(map[string]string, len(e.values)+8)}
-	for k, v := range e.values {
-		c.values[k] = v
-	}
+	maps.Copy(c.values, e.values)
 	return c
 }
 

@@ -24,7 +24,7 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		hint       string // part of it; empty: none
 	}{
 		{"A01 directive twice", "# escape=`\n# escape=`\nFROM x", nil, "only one escape parser directive", 2, 2, ""},
-		{"A02 front end", "\n# not a directive\nFROM x", nil, "", 0, 0, ""},
+		{"A02 no directive after a blank line", "\n# syntax=x/y\nFROM x", nil, "", 0, 0, ""},
 		{"A02 other front end", "# escape=`\n# syntax=example.com/front:1\nFROM x", nil, `front end "example.com/front:1" is not supported`, 2, 2, "BUILDKIT_SYNTAX"},
 		{"A02 in a JSON object", `{"syntax": "example.com/x"}`, nil, "not supported", 1, 1, "BuildKit"},
 		{"A02 after a shebang", "#!/usr/bin/env x\n// syntax=x/y\nFROM x", nil, `"x/y"`, 2, 2, "BuildKit"},

@@ -41,14 +41,13 @@ func account(s string) (string, error) {
 	if s == "root" {
 		return "0", nil
 	}
-	n, err := strconv.ParseInt(s, 10, 32)
-	if err != nil {
-		return s, nil
-	}
-	if n < 0 {
+	switch n, err := strconv.ParseInt(s, 10, 32); {
+	case err == nil && n < 0:
 		return "", fmt.Errorf("invalid id %s", s)
+	case err == nil:
+		return strconv.FormatInt(n, 10), nil
 	}
-	return strconv.FormatInt(n, 10), nil
+	return s, nil // a name
 }
 
 // symbolic is a symbolic mode of chmod.

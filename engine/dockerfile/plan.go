@@ -67,7 +67,7 @@ func New(ctx context.Context, opts Options) (Plan, error) {
 // plan plans the stages that the target reaches, each of them after those that
 // it reads, and makes the image.
 func (t *target) plan() (Image, error) {
-	reached := t.reachable(t.goal)
+	reached := reachable(t.goal)
 	for _, s := range slices.Concat(t.stages[t.count:], t.stages[:t.count]) { // images first
 		if !reached[s] || s.planned {
 			continue

@@ -186,6 +186,7 @@ func layers(n *graph.Node) int {
 		if op.Link {
 			return 1
 		}
+	case graph.Exec:
 	}
 	return layers(n.Inputs[0].From) + 1
 }

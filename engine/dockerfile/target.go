@@ -1,8 +1,6 @@
 package dockerfile
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -13,7 +11,6 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/frontend/dockerfile/shell"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/slipway-build/slipway/engine/diag"
 	"github.com/slipway-build/slipway/platforms"
@@ -188,133 +185,7 @@ func (t *target) setGoal() error {
 	return diag.Hint(err, "The stages are: %s.", strings.Join(names, ", "))
 }
 
-// link finds out what the instructions of a stage read: stages, or images that
-// are not the base of any.
-func (t *target) link(s *stage, cmds []instructions.Command, trigger bool) ([]command, error) {
-	linked := make([]command, len(cmds))
-	for i, cmd := range cmds {
-		linked[i] = command{Command: cmd, trigger: trigger}
-		from := func(name string, byIndex bool) error {
-			src, err := t.source(name, byIndex, cmd.Location())
-			if err != nil {
-				return t.at(err, cmd.Location())
-			}
-			linked[i].from = append(linked[i].from, src)
-			if src != nil && s.readBy[src] == nil {
-				s.reads = append(s.reads, src)
-				s.readBy[src] = cmd
-			}
-			return nil
-		}
-		switch c := cmd.(type) {
-		case *instructions.CopyCommand:
-			if c.From == "" {
-				continue
-			}
-			if word, err := t.lex.ProcessWordWithMatches(c.From, new(env)); err != nil {
-				return nil, t.at(err, cmd.Location())
-			} else if word.Result != c.From {
-				err := t.at(errors.New("variable expansion is not supported for --from"), cmd.Location())
-				return nil, diag.Hint(err, "Define a stage with FROM, which expands global ARGs, and copy from that.")
-			}
-			if err := from(c.From, true); err != nil {
-				return nil, err
-			}
-		case *instructions.RunCommand:
-			for _, m := range instructions.GetMounts(c) {
-				if err := from(m.From, false); err != nil {
-					return nil, err
-				}
-			}
-		}
-	}
-	return linked, nil
-}
-
-// source is what a from= means: a stage, else an image. It is nil if the name is
-// empty. Names mean the last stage of that name, wherever they are used.
-func (t *target) source(name string, byIndex bool, loc []parser.Range) (*stage, error) {
-	if name == "" {
-		return nil, nil
-	}
-	if byIndex {
-		if i, err := strconv.Atoi(name); err == nil {
-			if i < 0 || i >= t.count {
-				return nil, diag.Hint(fmt.Errorf("invalid stage index %d", i), "Stages are counted from 0; the last one is %d.", t.count-1)
-			}
-			return t.stages[i], nil
-		}
-	}
-	if s, ok := t.byName[strings.ToLower(name)]; ok {
-		return s, nil
-	}
-	s := &stage{t: t, def: instructions.Stage{BaseName: name, Location: loc}, image: true}
-	t.stages = append(t.stages, s)
-	return s, nil
-}
-
-// reachable returns what s is made of, s included.
-func (t *target) reachable(s *stage) map[*stage]bool {
-	reached := make(map[*stage]bool)
-	var visit func(*stage)
-	visit = func(s *stage) {
-		if s == nil || reached[s] {
-			return
-		}
-		reached[s] = true
-		visit(s.base)
-		for _, from := range s.reads {
-			visit(from)
-		}
-	}
-	visit(s)
-	return reached
-}
-
-// resolve pins the base images of what is reachable, side by side. ONBUILD
-// triggers of a base image may reach more; so it goes on until they don't.
-func (t *target) resolve(ctx context.Context) error {
-	for {
-		reached := t.reachable(t.goal)
-		g, gctx := errgroup.WithContext(ctx)
-		for _, s := range t.stages {
-			if s.base != nil || s.resolved {
-				continue
-			}
-			if s.def.BaseName != scratch && !validReference(s.def.BaseName) {
-				// An unreachable stage is not free to be wrong.
-				g.Go(func() error { return t.invalidReference(s) })
-				continue
-			}
-			if reached[s] {
-				g.Go(func() error { return s.resolve(gctx) })
-			}
-		}
-		if err := g.Wait(); err != nil {
-			return err
-		}
-		more := false
-		for _, s := range t.stages[:t.count] {
-			if !reached[s] || s.triggered {
-				continue
-			}
-			s.triggered = true
-			if err := s.addTriggers(); err != nil {
-				return err
-			}
-			more = true
-		}
-		if !more {
-			return nil
-		}
-	}
-}
-
-func (t *target) invalidReference(s *stage) error {
-	err := didYouMean(fmt.Errorf("invalid image name %q", s.def.BaseName), s.def.BaseName, t.stageNames())
-	return t.at(err, s.def.Location)
-}
-
+// stageNames returns the names of the stages that have one.
 func (t *target) stageNames() []string {
 	var names []string
 	for _, s := range t.stages[:t.count] {
