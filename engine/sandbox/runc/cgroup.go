@@ -164,7 +164,7 @@ func (c *cgroupFS) member(h hierarchy, parent string) (*member, error) {
 		return nil, nil //nolint:nilnil,nilerr // there is nothing to join
 	}
 	if m.devices {
-		if err := cgroups.DevicesSetV1(dir, &cgroups.Resources{Devices: deviceRules}); err != nil {
+		if err := cgroups.DevicesSetV1(dir, &cgroups.Resources{Devices: deviceRules()}); err != nil {
 			return nil, err
 		}
 	}
@@ -193,21 +193,23 @@ func (c *cgroupFS) make(dir string) (bool, error) {
 	return err == nil, err
 }
 
-// deviceRules are the devices that runc lets every container use. Nodes of any
-// device can be made, but not opened.
-var deviceRules = []*devices.Rule{
-	rule('c', devices.Wildcard, devices.Wildcard, "m"),
-	rule('b', devices.Wildcard, devices.Wildcard, "m"),
-	rule('c', 1, 3, "rwm"),                  // null
-	rule('c', 1, 5, "rwm"),                  // zero
-	rule('c', 1, 7, "rwm"),                  // full
-	rule('c', 1, 8, "rwm"),                  // random
-	rule('c', 1, 9, "rwm"),                  // urandom
-	rule('c', 5, 0, "rwm"),                  // tty
-	rule('c', 5, 1, "rwm"),                  // console
-	rule('c', 5, 2, "rwm"),                  // ptmx
-	rule('c', 136, devices.Wildcard, "rwm"), // pts
-	rule('c', 10, 200, "rwm"),               // net/tun
+// deviceRules returns the devices that runc lets every container use. Nodes of
+// any device can be made, but not opened.
+func deviceRules() []*devices.Rule {
+	return []*devices.Rule{
+		rule('c', devices.Wildcard, devices.Wildcard, "m"),
+		rule('b', devices.Wildcard, devices.Wildcard, "m"),
+		rule('c', 1, 3, "rwm"),                  // null
+		rule('c', 1, 5, "rwm"),                  // zero
+		rule('c', 1, 7, "rwm"),                  // full
+		rule('c', 1, 8, "rwm"),                  // random
+		rule('c', 1, 9, "rwm"),                  // urandom
+		rule('c', 5, 0, "rwm"),                  // tty
+		rule('c', 5, 1, "rwm"),                  // console
+		rule('c', 5, 2, "rwm"),                  // ptmx
+		rule('c', 136, devices.Wildcard, "rwm"), // pts
+		rule('c', 10, 200, "rwm"),               // net/tun
+	}
 }
 
 func rule(kind devices.Type, major, minor int64, access devices.Permissions) *devices.Rule {
@@ -302,7 +304,7 @@ func (g *group) libcontainer(id string, insecure bool) *cgroups.Cgroup {
 	if g.unified == "" {
 		return &cgroups.Cgroup{Parent: "/slipway-none", Rootless: true, Resources: &cgroups.Resources{}}
 	}
-	rules := deviceRules
+	rules := deviceRules()
 	if insecure {
 		rules = []*devices.Rule{
 			rule('c', devices.Wildcard, devices.Wildcard, "rwm"),

@@ -6,7 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/slipway-build/slipway/engine/sandbox"
@@ -37,6 +38,12 @@ func New(opts Options) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("get capabilities: %w", err)
 	}
+	// libcontainer passes it on to what it starts, where one is enough for the
+	// few milliseconds until the process takes its place. The process itself
+	// does not get it.
+	if err := os.Setenv("GOMAXPROCS", "1"); err != nil {
+		return nil, err
+	}
 	inst, err := openInstance(opts.Root)
 	if err != nil {
 		return nil, fmt.Errorf("open sandbox state %s: %w", opts.Root, err)
@@ -46,8 +53,6 @@ func New(opts Options) (*Executor, error) {
 
 // Close removes what the executor keeps on disk. No run may be in progress.
 func (e *Executor) Close() error { return e.instance.close() }
-
-var validID = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
 
 // Run runs spec's process and waits for it.
 //
@@ -76,7 +81,7 @@ func (e *Executor) Run(ctx context.Context, spec sandbox.Spec) error {
 // check refuses specs that make no sense.
 func check(spec sandbox.Spec) error {
 	switch {
-	case !validID.MatchString(spec.ID):
+	case !validID(spec.ID):
 		return fmt.Errorf("run container: ID %q is not valid", spec.ID)
 	case len(spec.Args) == 0 || spec.Args[0] == "":
 		return errors.New("run container: no command is given")
@@ -86,4 +91,9 @@ func check(spec sandbox.Spec) error {
 		return fmt.Errorf("run container: size %d of /dev/shm is negative", spec.ShmSize)
 	}
 	return nil
+}
+
+func validID(id string) bool {
+	other := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }
+	return id != "" && len(id) <= 64 && !strings.ContainsFunc(id, other)
 }
