@@ -122,7 +122,14 @@ func (l layout) dockerManifest(img Image) ([]byte, error) {
 		Config   string
 		RepoTags []string
 		Layers   []string
-	}{Config: blobFile{desc: img.Config}.path(), RepoTags: l.names}
+	}{Config: blobFile{desc: img.Config}.path()}
+	for _, name := range l.names {
+		r, err := registry.ParseRef(name)
+		if err != nil {
+			return nil, err
+		}
+		entry.RepoTags = append(entry.RepoTags, r.Familiar())
+	}
 	for _, layer := range img.Layers {
 		entry.Layers = append(entry.Layers, blobFile{desc: layer}.path())
 	}
@@ -260,7 +267,11 @@ func (l *layoutTar) writeTo(ctx context.Context, w io.Writer, a Artifact, root c
 		return tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755})
 	}
 	file := func(name string, size int64) error {
-		return tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o444, Size: size})
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o444, Size: size}
+		if strings.HasSuffix(name, ".json") {
+			h.Mode = 0o644
+		}
+		return tw.WriteHeader(h)
 	}
 	if err := dir("blobs/"); err != nil {
 		return err

@@ -110,7 +110,7 @@ func TestDocker_Tar(t *testing.T) {
 		Config           string
 		RepoTags, Layers []string
 	}](t, files["manifest.json"])
-	if len(got) != 1 || got[0].RepoTags[0] != "docker.io/library/app:1" || len(got[0].Layers) != 2 {
+	if len(got) != 1 || got[0].RepoTags[0] != "app:1" || len(got[0].Layers) != 2 {
 		t.Fatalf("manifest.json is %s", files["manifest.json"])
 	}
 	for _, name := range append(got[0].Layers, got[0].Config) {

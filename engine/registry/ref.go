@@ -109,3 +109,13 @@ func (r Ref) String() string {
 	}
 	return s
 }
+
+// Familiar returns the name as people write it: "debian:12" for
+// "docker.io/library/debian:12".
+func (r Ref) Familiar() string {
+	s := r.String()
+	if rest, ok := strings.CutPrefix(s, dockerHub+"/library/"); ok {
+		return rest
+	}
+	return strings.TrimPrefix(s, dockerHub+"/")
+}

@@ -53,6 +53,16 @@ func TestParseRef_Refuses(t *testing.T) {
 	}
 }
 
+func TestRef_Familiar(t *testing.T) {
+	for in, want := range map[string]string{
+		"docker.io/library/debian:12": "debian:12", "docker.io/me/app": "me/app:latest", "r.example/library/x:1": "r.example/library/x:1",
+	} {
+		if r, err := registry.ParseRef(in); err != nil || r.Familiar() != want {
+			t.Errorf("%s is %q (%v), want %q", in, r.Familiar(), err, want)
+		}
+	}
+}
+
 // A name that is understood, written out in full, means the same, and nothing
 // in it can change the URL that is asked.
 func FuzzParseRef(f *testing.F) {
