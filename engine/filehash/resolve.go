@@ -143,7 +143,7 @@ func (f *Files) add(ctx context.Context, name string, follow, required bool) err
 		if f.request.Parents && !required {
 			return nil
 		}
-		return &notFound{path: name}
+		return &notFoundError{path: name}
 	}
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (f *Files) add(ctx context.Context, name string, follow, required bool) err
 		f.Matches = append(f.Matches, m)
 	case !hidden:
 	case required:
-		return &notFound{path: name, ignored: true}
+		return &notFoundError{path: name, ignored: true}
 	}
 	return nil
 }
@@ -234,23 +234,23 @@ func (f *Files) parents(ctx context.Context) error {
 		}
 	}
 	at, err := f.view.Root.Resolve(name, false)
-	return &notFound{path: name, ignored: err == nil && at.Exists && f.ignored != nil}
+	return &notFoundError{path: name, ignored: err == nil && at.Exists && f.ignored != nil}
 }
 
-// notFound is the error for a path that must exist.
-type notFound struct {
+// notFoundError is the error for a path that must exist.
+type notFoundError struct {
 	path    string
 	ignored bool
 }
 
-func (e *notFound) Error() string {
+func (e *notFoundError) Error() string {
 	if e.ignored {
 		return fmt.Sprintf("%q: not found: it is excluded by .dockerignore", e.path)
 	}
 	return fmt.Sprintf("%q: not found", e.path)
 }
 
-func (e *notFound) Unwrap() error { return fs.ErrNotExist }
+func (*notFoundError) Unwrap() error { return fs.ErrNotExist }
 
 // hasWildcard says whether s has a wildcard; a backslash takes the meaning of
 // what follows it.

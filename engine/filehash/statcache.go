@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -138,9 +139,7 @@ func (c *statCache) save() error {
 	mine := c.m
 	c.m, c.read = make(map[inode]remembered), false
 	c.load() // what others wrote meanwhile
-	for id, r := range mine {
-		c.m[id] = r
-	}
+	maps.Copy(c.m, mine)
 	if err := writeAside(c.path, c.encode()); err != nil {
 		return fmt.Errorf("write stat cache: %w", err)
 	}

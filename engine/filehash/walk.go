@@ -144,50 +144,61 @@ func (w *walker) dir(f *frame) error {
 	return nil
 }
 
-// visit decides about n, which is in f.
+// visit hands out n, which is in f, and what is in it, if they are selected.
 func (w *walker) visit(f *frame, n name) error {
 	if n.kind == unix.DT_SOCK {
 		return nil
 	}
 	e := &Entry{dir: f.dir, base: n.name, Rel: join(f.rel, n.name)}
-	if n.kind == unix.DT_UNKNOWN {
+	known := n.kind == unix.DT_UNKNOWN
+	if known {
 		if ok, err := w.stat(e); !ok || err != nil {
 			return err
 		}
 	}
-	isDir := n.kind == unix.DT_DIR || n.kind == unix.DT_UNKNOWN && e.Type() == unix.S_IFDIR
-	sub := frame{up: f, real: join(f.real, n.name), rel: e.Rel, depth: f.depth + 1, all: f.all}
-
-	hidden, ignored, err := w.ignored.match(sub.real, f.ignored, isDir)
-	if err != nil || hidden && (!isDir || !w.ignored.within(sub.real)) {
+	isDir := n.kind == unix.DT_DIR || known && e.Type() == unix.S_IFDIR
+	sub, hidden, err := w.decide(f, n.name, isDir)
+	if sub == nil || err != nil {
 		return err
+	}
+	if !known { // what isn't selected need not be looked at
+		if ok, err := w.stat(e); !ok || err != nil {
+			return err
+		}
+	}
+	sub.entry = e
+	return w.enter(sub, hidden)
+}
+
+// decide says what becomes of name, which is in f. It returns nil if neither it
+// nor anything in it is selected. hidden says that it is ignored, but maybe not
+// everything in it.
+func (w *walker) decide(f *frame, name string, isDir bool) (sub *frame, hidden bool, err error) {
+	sub = &frame{up: f, real: join(f.real, name), rel: join(f.rel, name), depth: f.depth + 1, all: f.all}
+	hidden, sub.ignored, err = w.ignored.match(sub.real, f.ignored, isDir)
+	if err != nil || hidden && (!isDir || !w.ignored.within(sub.real)) {
+		return nil, hidden, err
 	}
 	excluded, exclude, err := w.exclude.match(sub.rel, f.exclude, isDir)
 	if err != nil {
-		return err
+		return nil, hidden, err
 	}
 	below := true
 	if !sub.all {
 		if sub.all, below, err = w.include.match(sub.rel, sub.depth); err != nil {
-			return err
+			return nil, hidden, err
 		}
 	}
-	sub.selected = sub.all && !excluded
+	sub.exclude, sub.selected = exclude, sub.all && !excluded
 	if !hidden {
 		if err := w.reveal(f); err != nil {
-			return err
+			return nil, hidden, err
 		}
 	}
 	if !isDir && !sub.selected || !below || excluded && !w.exclude.within(sub.rel) {
-		return nil
+		return nil, hidden, nil
 	}
-	if n.kind != unix.DT_UNKNOWN {
-		if ok, err := w.stat(e); !ok || err != nil {
-			return err
-		}
-	}
-	sub.entry, sub.ignored, sub.exclude = e, ignored, exclude
-	return w.enter(&sub, hidden)
+	return sub, hidden, nil
 }
 
 // enter hands out the entry of f, and what is in it if it is a directory.

@@ -139,7 +139,7 @@ func (e *changedError) Error() string {
 	return e.path + " changed during the build"
 }
 
-func (e *changedError) Unwrap() error { return solve.ErrChanged }
+func (*changedError) Unwrap() error { return solve.ErrChanged }
 
 func (s *inputSums) verify(read solve.Read) error {
 	if read.Digest == "" || !s.differ && s.Digest() == read.Digest {
@@ -201,28 +201,33 @@ func (c *copier) matches(p *pool, op graph.Copy, r graph.Request, files *filehas
 			clear(names)
 		}
 		names[m.Name()] = !m.IsDir()
-		if op.Unpack && m.Stat.Mode&unix.S_IFMT == unix.S_IFREG {
-			if done, err := c.unpack(p, op.Dest, m); done || err != nil {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-		}
-		to, err := c.target(op.Dest, m.Name(), m.IsDir(), r.Contents || r.Parents)
-		if err != nil {
+		if err := c.match(p, op, r, m); err != nil {
 			return err
 		}
-		if err := p.match(m, to); err != nil {
-			return err
-		}
-		c.touched(path.Dir(to))
 		if m.IsDir() {
 			if err := p.barrier(); err != nil {
 				return err
 			}
 		}
 	}
+	return nil
+}
+
+// match begins to copy one match.
+func (c *copier) match(p *pool, op graph.Copy, r graph.Request, m *filehash.Match) error {
+	if op.Unpack && m.Stat.Mode&unix.S_IFMT == unix.S_IFREG {
+		if done, err := c.unpack(p, op.Dest, m); done || err != nil {
+			return err
+		}
+	}
+	to, err := c.target(op.Dest, m.Name(), m.IsDir(), r.Contents || r.Parents)
+	if err != nil {
+		return err
+	}
+	if err := p.match(m, to); err != nil {
+		return err
+	}
+	c.touched(path.Dir(to))
 	return nil
 }
 

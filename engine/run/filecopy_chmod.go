@@ -95,68 +95,77 @@ func (p *chmodParser) ops(who uint32) bool {
 		default:
 			return false
 		}
-		who, cleared = p.perms(who&^stickyBit, op, cleared)
+		a := actions{p: p, who: who &^ stickyBit, op: op, cleared: cleared}
+		for p.rest != "" && a.letter(p.rest[0]) {
+			p.rest = p.rest[1:]
+		}
+		a.end()
+		who, cleared = a.who, a.cleared
 		if p.rest == "" || p.rest[0] == ',' {
 			return true
 		}
 	}
 }
 
-// perms parses what follows one operator.
-func (p *chmodParser) perms(who uint32, op byte, cleared bool) (uint32, bool) {
-	var perm, permX uint32
-	flush := func() {
-		if perm != 0 {
-			p.add(who, op, perm)
-			perm = 0
-		}
+// actions is what follows one operator.
+type actions struct {
+	p           *chmodParser
+	who         uint32
+	op          byte
+	perm, permX uint32 // not added yet
+	cleared     bool
+}
+
+// letter takes one letter, or reports false.
+func (a *actions) letter(c byte) bool {
+	special := a.who == 0 || a.who&^0o007 != 0 // those for others have no such bits
+	switch {
+	case c == 'r':
+		a.perm |= 0o444
+	case c == 'w':
+		a.perm |= 0o222
+	case c == 'x', c == 'X' && a.op == '-':
+		a.perm |= 0o111
+	case c == 'X':
+		a.permX = 0o111
+	case c == 's' && special:
+		a.perm |= setBits
+	case c == 't' && special:
+		a.who |= stickyBit
+		a.perm |= stickyBit
+	case c == 's', c == 't':
+	case c == 'u', c == 'g', c == 'o':
+		a.flush()
+		a.cleared = a.cleared || a.op == '='
+		a.flushX()
+		a.p.actions = append(a.p.actions, chmodAction{who: a.who, op: a.op, from: c})
+	default:
+		return false
 	}
-	for ; ; p.rest = p.rest[1:] {
-		var c byte
-		if p.rest != "" {
-			c = p.rest[0]
-		}
-		switch c {
-		case 'r':
-			perm |= 0o444
-		case 'w':
-			perm |= 0o222
-		case 'x':
-			perm |= 0o111
-		case 'X':
-			if op == '-' {
-				perm |= 0o111
-			} else {
-				permX = 0o111
-			}
-		case 's':
-			if who == 0 || who&^0o007 != 0 {
-				perm |= setBits
-			}
-		case 't':
-			if who == 0 || who&^0o007 != 0 {
-				who |= stickyBit
-				perm |= stickyBit
-			}
-		case 'u', 'g', 'o':
-			flush()
-			cleared = cleared || op == '='
-			if permX != 0 {
-				p.add(who, 'X', permX)
-				permX = 0
-			}
-			p.actions = append(p.actions, chmodAction{who: who, op: op, from: c})
-		default:
-			if perm == 0 && op == '=' && !cleared {
-				p.add(who, op, 0)
-			}
-			cleared = cleared || op == '='
-			flush()
-			if permX != 0 {
-				p.add(who, 'X', permX)
-			}
-			return who, cleared
-		}
+	return true
+}
+
+// end adds what is left.
+func (a *actions) end() {
+	if a.perm == 0 && a.op == '=' && !a.cleared {
+		a.p.add(a.who, a.op, 0)
+	}
+	a.cleared = a.cleared || a.op == '='
+	a.flush()
+	a.flushX()
+}
+
+func (a *actions) flush() {
+	if a.perm != 0 {
+		a.p.add(a.who, a.op, a.perm)
+		a.perm = 0
+	}
+}
+
+func (a *actions) flushX() {
+	if a.permX != 0 {
+		a.p.add(a.who, 'X', a.permX)
+		a.permX = 0
 	}
 }
 
@@ -182,15 +191,15 @@ func (a chmodAction) apply(mode uint32, executable bool) uint32 {
 	if a.from != 0 {
 		return a.copy(mode)
 	}
-	bits, clear := a.bits, uint32(setBits|permBits)
+	bits, all := a.bits, uint32(setBits|permBits)
 	if a.who != 0 {
-		bits, clear = a.bits&a.who, a.who
+		bits, all = a.bits&a.who, a.who
 	}
 	switch a.op {
 	case '-':
 		return mode &^ bits
 	case '=':
-		return mode&^clear | bits
+		return mode&^all | bits
 	case 'X':
 		if !executable {
 			return mode

@@ -173,7 +173,7 @@ func (t *outTree) dir(e *filehash.Entry, pending *filehash.Pending, parent *outD
 			return nil // it stays what it is
 		}
 	case exists && e.Implied:
-		return t.p.c.chmodImplied(d, e)
+		return chmodImplied(d, e)
 	default:
 		d.time = &e.Stat.Mtim
 	}
@@ -183,7 +183,7 @@ func (t *outTree) dir(e *filehash.Entry, pending *filehash.Pending, parent *outD
 // chmodImplied gives a directory that is only on the way to something that is
 // copied the mode of the one that it stands for, and nothing else, as BuildKit
 // does.
-func (c *copier) chmodImplied(d *outDir, e *filehash.Entry) error {
+func chmodImplied(d *outDir, e *filehash.Entry) error {
 	if err := unix.Fchmod(d.fd, e.Stat.Mode&modeBits); err != nil {
 		return &fs.PathError{Op: "chmod", Path: d.path, Err: err}
 	}
