@@ -35,6 +35,7 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{"A05 warnings are errors", "# check=error=true\nFROM debian:12\nMAINTAINER x\nENV a b", nil, "LegacyKeyValueFormat, MaintainerDeprecated", 3, 3, ""},
 		{"A08 empty", " \n\n", nil, "cannot be empty", 1, 1, "FROM"},
 		{"A08 only comments", "# a\n# b\n", nil, "no instructions", 2, 2, ""},
+		{"A08 long line", from + "RUN x\nRUN " + strings.Repeat("x", 70000), nil, "max allowed size", 3, 3, "Break"},
 		{"A08 no stage", "ARG A\nARG B\n", nil, "no stage", 2, 2, "FROM"},
 		{"A08 before FROM", "ARG A\nRUN x\nFROM x", nil, "no build stage", 2, 2, "FROM"},
 		{"A08 unknown instruction", from + "RUNN make", nil, "unknown instruction: RUNN (did you mean RUN?)", 2, 2, ""},

@@ -37,10 +37,26 @@ func (p *planner) parse() error {
 	}
 	p.rules = rules
 	p.file, err = parser.Parse(bytes.NewReader(p.opts.File))
+	if le, ok := errors.AsType[*parser.LocationError](err); ok && strings.Contains(le.Error(), "max allowed size") {
+		// The parser names the line before.
+		return diag.Hint(p.at(le.Unwrap(), p.longLine()), "Break the line with \\ at its end.")
+	}
 	if err != nil {
 		return p.parseError(err, top)
 	}
 	return nil
+}
+
+// longLine returns where the first line is that the parser can't read.
+func (p *planner) longLine() []parser.Range {
+	line := 0
+	for text := range bytes.Lines(p.opts.File) {
+		line++
+		if len(text) > bufio.MaxScanTokenSize {
+			break
+		}
+	}
+	return []parser.Range{{Start: parser.Position{Line: line}, End: parser.Position{Line: line}}}
 }
 
 // parseStages reads the instructions. They are read anew for each platform:
