@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/slipway-build/slipway/engine/sandbox"
 )
@@ -44,6 +47,7 @@ func New(opts Options) (*Executor, error) {
 	if err := os.Setenv("GOMAXPROCS", "1"); err != nil {
 		return nil, err
 	}
+	logrus.SetOutput(io.Discard) // libcontainer's warnings; what matters are its errors
 	inst, err := openInstance(opts.Root)
 	if err != nil {
 		return nil, fmt.Errorf("open sandbox state %s: %w", opts.Root, err)

@@ -53,11 +53,14 @@ func (s *stubs) open(target string, isDir bool) (*os.File, error) {
 		}
 		link, err := s.root.Readlink(parent + "/" + base)
 		switch {
-		case err == nil && strings.HasPrefix(link, "/"):
-			name = link + "/" + rest
-			links++
 		case err == nil:
-			name = parent + "/" + link + "/" + rest
+			if !strings.HasPrefix(link, "/") {
+				link = parent + "/" + link
+			}
+			name = link
+			if rest != "" {
+				name += "/" + rest
+			}
 			links++
 		default:
 			if err := s.make(parent, base, isDir || rest != ""); err != nil {
