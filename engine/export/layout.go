@@ -136,8 +136,8 @@ func (l layout) dockerManifest(img Image) ([]byte, error) {
 	return json.Marshal([]any{entry})
 }
 
-// blobs lists what root leads to, each blob once, sorted by path.
-func (l layout) blobs(ctx context.Context, a Artifact, root content.Descriptor) ([]blobFile, error) {
+// blobsOf lists what root leads to, each blob once, sorted by path.
+func blobsOf(ctx context.Context, a Artifact, root content.Descriptor) ([]blobFile, error) {
 	known := map[digest.Digest]content.Descriptor{}
 	for _, img := range a.Images {
 		for _, layer := range img.Layers {
@@ -258,7 +258,7 @@ func (o output) name() string {
 }
 
 func (l *layoutTar) writeTo(ctx context.Context, w io.Writer, a Artifact, root content.Descriptor) error {
-	blobs, err := l.blobs(ctx, a, root)
+	blobs, err := blobsOf(ctx, a, root)
 	if err != nil {
 		return err
 	}

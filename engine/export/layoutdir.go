@@ -44,7 +44,7 @@ func (l *layoutDir) export(ctx context.Context, a Artifact) (content.Descriptor,
 	if err != nil {
 		return content.Descriptor{}, err
 	}
-	blobs, err := l.blobs(ctx, a, root)
+	blobs, err := blobsOf(ctx, a, root)
 	if err != nil {
 		return content.Descriptor{}, err
 	}

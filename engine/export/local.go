@@ -135,7 +135,7 @@ func (r *dirReceiver) enter(e entry) error {
 			return err
 		}
 		defer unix.Close(dirfd)
-		return r.exists(unix.Linkat(dirfd, name, to, e.name, 0))
+		return exists(unix.Linkat(dirfd, name, to, e.name, 0))
 	}
 	if e.linked() {
 		r.seen[e.inode()] = e.path
@@ -152,11 +152,11 @@ func (r *dirReceiver) enter(e entry) error {
 			return err
 		}
 		if err := unix.Symlinkat(link, to, e.name); err != nil {
-			return r.exists(err)
+			return exists(err)
 		}
 	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO:
 		if err := unix.Mknodat(to, e.name, mode|0o600, int(e.st.Rdev)); err != nil {
-			return r.exists(err)
+			return exists(err)
 		}
 		if err := unix.Fchmodat(to, e.name, e.st.Mode&0o7777, 0); err != nil {
 			return err
@@ -168,7 +168,7 @@ func (r *dirReceiver) enter(e entry) error {
 }
 
 // exists explains the one way in which something can be in the way.
-func (r *dirReceiver) exists(err error) error {
+func exists(err error) error {
 	if errors.Is(err, unix.EEXIST) {
 		return errors.New("is in the images of several platforms, which platform-split=false does not allow")
 	}
@@ -210,7 +210,7 @@ func (r *dirReceiver) writeFile(to int, e entry) error {
 	defer from.Close()
 	fd, err := unix.Openat(to, e.name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return r.exists(err)
+		return exists(err)
 	}
 	f := os.NewFile(uintptr(fd), e.name)
 	_, err = io.Copy(f, from)

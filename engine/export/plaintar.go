@@ -124,4 +124,4 @@ func (r *tarReceiver) enter(e entry) error {
 	return nil
 }
 
-func (r *tarReceiver) leave(entry) error { return nil }
+func (*tarReceiver) leave(entry) error { return nil }

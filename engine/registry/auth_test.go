@@ -241,7 +241,7 @@ func TestInvariant24_UploadsElsewhereCarryNoCredentials(t *testing.T) {
 
 func TestInvariant24_MirrorsGetTheirOwnCredentials(t *testing.T) {
 	_, docs := imageDocs(blobs{})
-	var docker = authn.AuthConfig{Username: "hub", Password: "hub-geheim"}
+	docker := authn.AuthConfig{Username: "hub", Password: "hub-geheim"}
 	with, withRec := serve(t, guarded(registryOf(docs), "Basic", hasBasic))
 	without, stolen := thief(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("WWW-Authenticate", "Basic")

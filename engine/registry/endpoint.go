@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -186,9 +187,7 @@ func (e *endpoint) send(ctx context.Context, scheme, authorization string, r req
 	if r.query != nil {
 		with := *u
 		q := with.Query()
-		for k, v := range r.query {
-			q[k] = v
-		}
+		maps.Copy(q, r.query)
 		with.RawQuery = q.Encode()
 		u = &with
 	}
@@ -196,9 +195,7 @@ func (e *endpoint) send(ctx context.Context, scheme, authorization string, r req
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range r.header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, r.header)
 	req.Header.Set("User-Agent", "slipway")
 	if r.body != nil && r.size > 0 {
 		if req.Body, err = r.body(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -81,10 +82,8 @@ func (*NotFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 // check returns nil if the status of resp is one of want, else an error, having
 // closed the body.
 func (e *endpoint) check(resp *http.Response, repo string, want ...int) error {
-	for _, w := range want {
-		if resp.StatusCode == w {
-			return nil
-		}
+	if slices.Contains(want, resp.StatusCode) {
+		return nil
 	}
 	code, message := readError(resp)
 	if resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden {

@@ -73,8 +73,8 @@ func TestPush_IndexByDigest(t *testing.T) {
 	}
 	var manifests []string
 	for _, r := range rec.take() {
-		if strings.HasPrefix(r, "PUT /v2/app/manifests/") {
-			manifests = append(manifests, strings.TrimPrefix(r, "PUT /v2/app/manifests/"))
+		if name, ok := strings.CutPrefix(r, "PUT /v2/app/manifests/"); ok {
+			manifests = append(manifests, name)
 		}
 	}
 	want := []string{amd.Digest.String(), arm.Digest.String(), root.Digest.String()}
@@ -293,10 +293,10 @@ func (z zeroBlobs) Fetch(ctx context.Context, d content.Descriptor) (io.ReadClos
 // sink is a registry that keeps manifests only.
 func sink() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		switch {
-		case req.Method == http.MethodHead:
+		switch req.Method {
+		case http.MethodHead:
 			w.WriteHeader(http.StatusNotFound)
-		case req.Method == http.MethodPost:
+		case http.MethodPost:
 			w.Header().Set("Location", "/v2/app/blobs/uploads/1")
 			w.WriteHeader(http.StatusAccepted)
 		default:

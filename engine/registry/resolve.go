@@ -212,9 +212,9 @@ func (r *resolution) choose(ctx context.Context, index document) (Image, error) 
 	if err != nil {
 		return Image{}, err
 	}
-	have := make([]platforms.Platform, len(known))
-	for i, d := range known {
-		have[i] = *d.Platform
+	var have []platforms.Platform
+	for _, d := range known {
+		have = append(have, *d.Platform)
 	}
 	if i := platforms.Best(r.want, have); i >= 0 {
 		_, doc, err := r.document(ctx, known[i])

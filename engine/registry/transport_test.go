@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"errors"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,9 +17,7 @@ func flaky(inner http.Handler, header http.Header, statuses ...int) roundTripper
 	return func(req *http.Request) *http.Response {
 		w := newResponse()
 		if len(statuses) > 0 {
-			for k, v := range header {
-				w.Header()[k] = v
-			}
+			maps.Copy(w.Header(), header)
 			w.WriteHeader(statuses[0])
 			statuses = statuses[1:]
 		} else {
