@@ -60,49 +60,51 @@ func plainText(s string) bool {
 }
 
 // escape returns the length of the escape sequence that s begins with. One
-// that does not end is only its first character, so that no text gets lost.
+// that does not end is only its first characters, so that no text gets lost.
 func escape(s string) int {
 	if len(s) < 2 {
 		return len(s)
 	}
 	switch c := s[1]; {
-	case c == '[': // CSI: parameters, intermediates, a final byte
-		for i := 2; i < len(s); i++ {
-			if s[i] >= 0x40 && s[i] <= 0x7e {
-				return i + 1
-			}
-			if s[i] < 0x20 || s[i] > 0x7e {
-				break
-			}
-		}
-		return 2
-	case strings.IndexByte("]PX^_", c) >= 0: // strings, up to BEL or ESC \
-		for i := 2; i < len(s); i++ {
-			if s[i] == '\a' {
-				return i + 1
-			}
-			if s[i] == '\x1b' {
-				if i+1 < len(s) && s[i+1] == '\\' {
-					return i + 2
-				}
-				break // an unfinished string: no further, that would take quadratic time
-			}
-		}
-		return 2
-	case c >= 0x20 && c <= 0x2f: // intermediates, a final byte
-		for i := 2; i < len(s); i++ {
-			if s[i] >= 0x30 && s[i] <= 0x7e {
-				return i + 1
-			}
-			if s[i] < 0x20 || s[i] > 0x2f {
-				break
-			}
-		}
-		return 2
+	case c == '[': // parameters and intermediates, then a final byte
+		return sequence(s, 0x40)
+	case strings.IndexByte("]PX^_", c) >= 0: // up to BEL or ESC \
+		return stringSequence(s)
+	case c >= 0x20 && c <= 0x2f: // intermediates, then a final byte
+		return sequence(s, 0x30)
 	case c >= 0x30 && c <= 0x7e:
 		return 2
 	}
 	return 1
+}
+
+// sequence returns the length up to the first byte that is final or above.
+func sequence(s string, final byte) int {
+	for i := 2; i < len(s); i++ {
+		switch c := s[i]; {
+		case c < 0x20 || c > 0x7e:
+			return 2
+		case c >= final:
+			return i + 1
+		}
+	}
+	return 2
+}
+
+// stringSequence returns the length up to the terminator. It looks no further
+// than the next escape: else a line of them would take quadratic time.
+func stringSequence(s string) int {
+	for i := 2; i < len(s); i++ {
+		switch {
+		case s[i] == '\a':
+			return i + 1
+		case s[i] == '\x1b' && strings.HasPrefix(s[i+1:], "\\"):
+			return i + 2
+		case s[i] == '\x1b':
+			return 2
+		}
+	}
+	return 2
 }
 
 // maxPiece is how many bytes of a line are shown at once. Log viewers cut or

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,7 +98,7 @@ func (c Config) source(req engine.Request) []byte {
 	}
 	if path := c.dockerfile(); path != "" {
 		if f, err := os.Open(path); err == nil {
-			defer f.Close()
+			defer f.Close() //nolint:errcheck // nothing was written
 			if b, err := readDockerfile(f); err == nil {
 				return b
 			}
@@ -138,10 +137,12 @@ func readDockerfile(r io.Reader) ([]byte, error) {
 	return b, nil
 }
 
-// remotePrefix is what contexts begin with that docker buildx build would fetch.
-var remotePrefix = regexp.MustCompile(`^(?:[a-z][a-z0-9+-]*://|git@|github\.com/)`)
-
-func remote(context string) bool { return remotePrefix.MatchString(context) }
+// remote reports whether a context is one that docker buildx build would fetch.
+func remote(context string) bool {
+	scheme, _, ok := strings.Cut(context, "://")
+	return ok && scheme != "" && !strings.ContainsAny(scheme, "./") ||
+		strings.HasPrefix(context, "git@") || strings.HasPrefix(context, "github.com/")
+}
 
 // isArchive reports whether a stream that begins with head is a tar archive or
 // compressed, which a Dockerfile never looks like.

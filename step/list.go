@@ -24,6 +24,7 @@ func split(k Kind, s string) ([]string, error) {
 			}
 		}
 		return items, nil
+	case Lines, List:
 	}
 	var items []string
 	for s != "" {

@@ -31,10 +31,7 @@ func (s *screen) Write(p []byte) (int, error) {
 	for i := 0; i < len(text); i++ {
 		switch r := text[i]; r {
 		case '\n': // the terminal driver adds the carriage return
-			s.row, s.col = s.row+1, 0
-			if s.row == len(s.lines) {
-				s.lines = append(s.lines, nil)
-			}
+			s.newline()
 		case '\r':
 			s.col = 0
 		case '\x1b':
@@ -48,12 +45,19 @@ func (s *screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (s *screen) newline() {
+	s.row, s.col = s.row+1, 0
+	if s.row == len(s.lines) {
+		s.lines = append(s.lines, nil)
+	}
+}
+
 func (s *screen) put(r rune) {
 	if s.col >= s.width {
 		if !s.wrap {
 			return
 		}
-		s.Write([]byte("\n"))
+		s.newline()
 	}
 	line := s.lines[s.row]
 	for len(line) <= s.col {

@@ -45,7 +45,9 @@ func parse(t *testing.T, script string) []progress.Event {
 		case progress.Started, progress.Cached:
 			names[step], began[step] = rest, ev.Time
 		case progress.Transfer:
-			fmt.Sscan(rest, &ev.Done, &ev.Total)
+			if _, err := fmt.Sscan(rest, &ev.Done, &ev.Total); err != nil {
+				t.Fatal(err)
+			}
 		case progress.Failed:
 			ev.Err = errors.New(rest)
 			ev.Took = ev.Time.Sub(began[step])

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/docker/go-units"
 
@@ -122,10 +123,15 @@ func setPlatform(l *loader, s string) error {
 }
 
 // What the name of an image may look like, by the grammar of the distribution
-// specification's reference implementation, without a digest.
+// specification's reference implementation, without a digest. Compiled when
+// first used: this binary also starts as the first process of containers.
 var (
-	imageName  = regexp.MustCompile(`^(?:` + imageHost + `/)?` + imagePart + `(?:/` + imagePart + `)*(?::[\w][\w.-]{0,127})?$`)
-	upperParts = regexp.MustCompile(`^(?:[^/]*[.:][^/]*/|localhost/)?([^:]*)`)
+	imageName = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:` + imageHost + `/)?` + imagePart + `(?:/` + imagePart + `)*(?::[\w][\w.-]{0,127})?$`)
+	})
+	repository = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^(?:[^/]*[.:][^/]*/|localhost/)?([^:]*)`)
+	})
 )
 
 const (
@@ -135,11 +141,11 @@ const (
 
 func setTag(l *loader, s string) error {
 	switch {
-	case imageName.MatchString(s):
+	case imageName().MatchString(s):
 	case strings.Contains(s, "@"):
 		return fmt.Errorf("%q: an image that is being built has no digest yet", s)
 	default:
-		if m := upperParts.FindStringSubmatch(s); m != nil && strings.ToLower(m[1]) != m[1] {
+		if m := repository().FindStringSubmatch(s); m != nil && strings.ToLower(m[1]) != m[1] {
 			return fmt.Errorf("%q: the name of a repository is in lower case", s)
 		}
 		return fmt.Errorf("%q is not the name of an image: want [HOST[:PORT]/]PATH[:TAG]", s)

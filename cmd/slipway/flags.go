@@ -33,13 +33,13 @@ type given struct {
 }
 
 // String implements [pflag.Value].
-func (g *given) String() string { return "" }
+func (*given) String() string { return "" }
 
 // Set implements [pflag.Value].
 func (g *given) Set(s string) error { g.values = append(g.values, s); return nil }
 
 // Type implements [pflag.Value].
-func (g *given) Type() string { return "string" }
+func (*given) Type() string { return "string" }
 
 // buildFlags makes flags of the table of inputs. Those that are refused or have
 // no effect are flags too, but not in the help.
