@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -68,6 +70,37 @@ func TestAuth_Basic(t *testing.T) {
 	_, err = newClient(t, registry.Options{Keychain: wrong}).Resolve(t.Context(), host+"/app:1", amd64)
 	if auth, ok := errors.AsType[*registry.AuthError](err); !ok || auth.Anonymous || strings.Contains(err.Error(), "falsch") {
 		t.Errorf("with wrong credentials: %v", err)
+	}
+}
+
+func TestAuth_DockerConfiguration(t *testing.T) {
+	_, docs := imageDocs(blobs{})
+	host, _ := serve(t, guarded(registryOf(docs), "Basic", hasBasic))
+	helper := "#!/bin/sh\nread host\n[ \"$host\" = " + host + " ] && echo '{\"Username\":\"me\",\"Secret\":\"geheim\"}' && exit\n" +
+		"echo credentials not found in native keychain\nexit 1\n"
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "docker-credential-vault"), []byte(helper), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv("HOME", t.TempDir())
+	for name, config := range map[string]string{
+		"file":   `{"auths":{"` + host + `":{"auth":"bWU6Z2VoZWlt"}}}`,
+		"helper": `{"credHelpers":{"` + host + `":"vault"}}`,
+		"store":  `{"credsStore":"vault"}`,
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("DOCKER_CONFIG", dir)
+		c, err := registry.New(registry.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Resolve(t.Context(), host+"/app:1", amd64); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -185,10 +185,8 @@ func (e *endpoint) send(ctx context.Context, scheme, authorization string, r req
 		u = &url.URL{Scheme: scheme, Host: e.host, Path: "/v2/" + e.repo(r.repo) + "/" + r.path}
 	}
 	if r.query != nil {
-		with := *u
-		q := with.Query()
-		maps.Copy(q, r.query)
-		with.RawQuery = q.Encode()
+		with := *u // what its query has stays as it is: it may be signed
+		with.RawQuery = strings.TrimPrefix(with.RawQuery+"&"+r.query.Encode(), "&")
 		u = &with
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, u.String(), nil)
