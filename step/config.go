@@ -174,6 +174,9 @@ func (l *loader) finish(src Source) []error {
 			errs = append(errs, fmt.Errorf("%s: %w", spell("root"), err))
 		}
 	}
+	if abs, err := filepath.Abs(l.Root); err == nil && l.Root != "" {
+		l.Root = abs
+	}
 	if l.Quiet || l.Progress == "none" {
 		l.Progress = "quiet"
 	}

@@ -131,6 +131,8 @@ func TestExplain(t *testing.T) {
 		{"bad request", &registry.Error{Status: 400}, true, ""},
 		{"full disk", pathError("/state/x", syscall.ENOSPC), true, "/state with slipway prune"},
 		{"state directory", pathError("/state/x", fs.ErrPermission), true, "SLIPWAY_ROOT"},
+		{"state directory on a read-only disk", pathError("/state/x", syscall.EROFS), true, "SLIPWAY_ROOT"},
+		{"a read-only disk", pathError("/x", syscall.EROFS), true, ""},
 		{"not root", fmt.Errorf("mount: %w", syscall.EPERM), false, "Run slipway as root"},
 		{"root, and still not allowed", fmt.Errorf("mount: %w", syscall.EPERM), true, ""},
 		{"out of memory", &sandbox.ExitError{Code: 137, OOMKilled: true}, true, "more memory"},

@@ -26,6 +26,8 @@ func explain(err error, stateDir string, root bool) (at diag.Origin, hint string
 	return at, hint
 }
 
+const rootHint = "Run slipway as root: in this version it needs CAP_SYS_ADMIN, to mount overlay file systems and to start containers."
+
 func remedy(err error, stateDir string, root bool) string {
 	if auth, ok := errors.AsType[*registry.AuthError](err); ok {
 		return loginHint(auth)
@@ -51,8 +53,11 @@ func remedy(err error, stateDir string, root bool) string {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Sprintf("Free space on the disk of %s with slipway prune, or choose another directory with --root.", stateDir)
 	}
-	if errors.Is(err, fs.ErrPermission) {
-		return permissionHint(err, stateDir, root)
+	if inStateDir(err, stateDir) {
+		return "Choose a directory that can be written to with --root or SLIPWAY_ROOT."
+	}
+	if errors.Is(err, fs.ErrPermission) && !root {
+		return rootHint
 	}
 	return ""
 }
@@ -78,14 +83,14 @@ func registryHint(e *registry.Error) string {
 	return ""
 }
 
-func permissionHint(err error, stateDir string, root bool) string {
-	if p, ok := errors.AsType[*fs.PathError](err); ok && stateDir != "" && strings.HasPrefix(p.Path, stateDir) {
-		return "Choose a directory that you may write to with --root or SLIPWAY_ROOT."
+// inStateDir reports whether err is about the state directory not being a
+// directory that can be written to.
+func inStateDir(err error, stateDir string) bool {
+	p, ok := errors.AsType[*fs.PathError](err)
+	if !ok || stateDir == "" || !strings.HasPrefix(p.Path, stateDir) {
+		return false
 	}
-	if !root {
-		return "Run slipway as root: in this version it needs CAP_SYS_ADMIN, to mount overlay file systems and to start containers."
-	}
-	return ""
+	return errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.ENOTDIR)
 }
 
 // explained adds the remedy for what is wrong with the surroundings.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/slipway-build/slipway/ci"
 	"github.com/slipway-build/slipway/engine"
+	"github.com/slipway-build/slipway/engine/diag"
 	"github.com/slipway-build/slipway/engine/progress"
 	"github.com/slipway-build/slipway/engine/sandbox"
 )
@@ -111,6 +112,9 @@ func openEngine(ctx context.Context, cfg Config, env Env, sink progress.Sink) (B
 	}
 	if env.Open != nil {
 		return env.Open(ctx, opts)
+	}
+	if !env.Root {
+		return nil, diag.Hint(errors.New("open engine: this process does not run as root"), "%s", rootHint)
 	}
 	var err error
 	if opts.Executor, err = env.Executor(filepath.Join(cfg.Root, "run")); err != nil {

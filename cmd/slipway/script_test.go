@@ -5,6 +5,7 @@ import (
 	"flag"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -42,7 +43,7 @@ func TestScript(t *testing.T) {
 			out := filepath.Join(env.WorkDir, ".outputs")
 			env.Vars = append(env.Vars,
 				"REGISTRY="+registry, "SLIPWAY_ROOT="+filepath.Join(env.WorkDir, ".state"),
-				"HOME="+env.WorkDir, "OUTPUTS="+out,
+				"HOME="+env.WorkDir, "OUTPUTS="+out, "BROKEN="+startBroken(env),
 			)
 			return os.WriteFile(out, nil, 0o600)
 		},
@@ -97,6 +98,27 @@ func startRegistry(env *testscript.Env) (string, error) {
 		_ = registry.Close()
 	})
 	return strings.TrimPrefix(server.URL, "http://"), nil
+}
+
+// startBroken starts a registry in which every repository is a number, and
+// everything about it has that HTTP status; it returns its address.
+func startBroken(env *testscript.Env) string {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusOK
+		if parts := strings.Split(r.URL.Path, "/"); len(parts) > 2 {
+			if n, err := strconv.Atoi(parts[2]); err == nil && n >= 100 && n < 600 {
+				status = n
+			}
+		}
+		if r.Header.Get("Authorization") == "" && status == http.StatusForbidden {
+			status = http.StatusUnauthorized // who asks without credentials is told so first
+		}
+		w.Header().Set("WWW-Authenticate", `Basic realm="broken"`)
+		w.Header().Set("Retry-After", "0")
+		w.WriteHeader(status)
+	}))
+	env.Defer(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
 }
 
 // cmdExits is "exits CODE COMMAND…": the command ends with that exit code.
