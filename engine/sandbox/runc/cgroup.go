@@ -17,6 +17,8 @@ import (
 	_ "github.com/opencontainers/cgroups/devices" // without it no device rules can be set
 	devices "github.com/opencontainers/cgroups/devices/config"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-build/slipway/engine/diag"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -27,8 +29,8 @@ const cgroupRoot = "/sys/fs/cgroup"
 // started, which then is born into them: a thread may move itself without the
 // global lock that moving another process takes, which costs milliseconds for
 // each hierarchy. It joins only what is of use: memory, to learn of OOM kills,
-// and devices, without which CAP_MKNOD would open every disk; and where the
-// caller has made a parent, that. With cgroup v2 threads can't be moved alone,
+// and devices, without which CAP_MKNOD would open every disk; and of other
+// hierarchies a parent that somebody has made. With cgroup v2 threads can't be moved alone,
 // and libcontainer moves the container.
 type cgroupFS struct {
 	instance    *instance
@@ -49,22 +51,22 @@ type hierarchy struct {
 
 // openCgroups looks around. It must be called where the host's mounts are seen,
 // because the cgroups package keeps what it opens first.
-func openCgroups(in *instance) *cgroupFS {
+func openCgroups(in *instance) (*cgroupFS, error) {
 	c := &cgroupFS{instance: in, unified: cgroups.IsCgroup2UnifiedMode(), groups: map[string]*group{}}
 	if f, err := cgroups.OpenFile(cgroupRoot, "cgroup.procs", unix.O_RDONLY); err == nil {
 		_ = f.Close()
 	}
 	paths, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
 	if err != nil {
-		return c // none, then
+		return nil, err
 	}
 	if c.unified {
 		c.own = paths[""]
-		return c
+		return c, nil
 	}
 	mounts, err := cgroups.GetCgroupMounts(false)
 	if err != nil {
-		return c
+		return nil, err
 	}
 	for _, m := range mounts {
 		own, err := m.GetOwnCgroup(paths)
@@ -79,7 +81,11 @@ func openCgroups(in *instance) *cgroupFS {
 			controllers: m.Subsystems, mount: m.Mountpoint, own: filepath.Join(m.Mountpoint, below),
 		})
 	}
-	return c
+	if len(c.hierarchies) == 0 { // libcontainer refuses to start anything
+		return nil, diag.Hint(fmt.Errorf("no cgroups are mounted in %s", cgroupRoot),
+			"Mount them there; read-only is enough.")
+	}
+	return c, nil
 }
 
 // A group is where the runs with the same parent go.
@@ -123,7 +129,7 @@ func (c *cgroupFS) makeGroup(parent string) (*group, error) {
 		if parent == "" {
 			base = c.own
 		}
-		dir := path.Join(base, "slipway", c.instance.name)
+		dir := path.Join(base, c.instance.cgroup())
 		ok, err := c.make(cgroupRoot + dir)
 		if ok {
 			g.unified, g.devices = dir, true
@@ -156,7 +162,7 @@ func (c *cgroupFS) member(h hierarchy, parent string) (*member, error) {
 	}
 	dir := base
 	if m.memory || m.devices {
-		dir = filepath.Join(base, "slipway", c.instance.name)
+		dir = filepath.Join(base, c.instance.cgroup())
 		if ok, err := c.make(dir); !ok {
 			return nil, err
 		}

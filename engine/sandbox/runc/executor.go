@@ -24,6 +24,7 @@ type Executor struct {
 	caps     capabilities
 	instance *instance
 	cgroups  *cgroupFS
+	guard    guard
 }
 
 var _ sandbox.Executor = (*Executor)(nil)
@@ -52,11 +53,16 @@ func New(opts Options) (*Executor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open sandbox state %s: %w", opts.Root, err)
 	}
-	return &Executor{opts: opts, caps: caps, instance: inst, cgroups: openCgroups(inst)}, nil
+	groups, err := openCgroups(inst)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("look for cgroups: %w", err), inst.close())
+	}
+	return &Executor{opts: opts, caps: caps, instance: inst, cgroups: groups}, nil
 }
 
-// Close removes what the executor keeps on disk. No run may be in progress.
-func (e *Executor) Close() error { return e.instance.close() }
+// Close ends the executor, and removes what it keeps on disk. No run may be in
+// progress.
+func (e *Executor) Close() error { return errors.Join(e.guard.close(), e.instance.close()) }
 
 // Run runs spec's process and waits for it.
 //

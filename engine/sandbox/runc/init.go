@@ -11,9 +11,10 @@ import (
 )
 
 // Init must be called by an init function of package main, and of every test
-// package that runs containers. libcontainer starts this binary again, with
-// the argument "init", to set up a container from the inside; then Init does
-// that and does not return. Otherwise it does nothing.
+// package that runs containers. This binary is started again, with the argument
+// "init", by libcontainer to set up a container from the inside, and as the
+// guard of containers; then Init does that and does not return. Otherwise it
+// does nothing.
 //
 // The container's first process asks for SIGKILL when its parent goes, which
 // libcontainer does only for the process that it starts first, not for the one
@@ -21,6 +22,10 @@ import (
 func Init() {
 	if len(os.Args) < 2 || os.Args[1] != "init" {
 		return
+	}
+	if len(os.Args) == 3 && os.Args[2] == "guard" {
+		keepGuard()
+		os.Exit(0) //nolint:forbidigo // as libcontainer.Init does
 	}
 	// It can't fail; and if the parent is gone already, its pipes are closed.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)

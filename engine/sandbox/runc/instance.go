@@ -152,6 +152,9 @@ func writeNew(name string, content []byte) error {
 	return errors.Join(err, f.Close())
 }
 
+// cgroup is the name of the instance's cgroups.
+func (in *instance) cgroup() string { return "slipway-" + in.name }
+
 // noteCgroup remembers a cgroup that is about to be made, so that it is removed
 // with the instance.
 func (in *instance) noteCgroup(dir string) error {
@@ -174,7 +177,7 @@ func (in *instance) removeCgroups() error {
 	for dir := range strings.Lines(string(b)) {
 		dir = strings.TrimSuffix(dir, "\n")
 		// Whatever the file says, no other groups are touched.
-		if filepath.Base(dir) != in.name || !strings.HasPrefix(filepath.Clean(dir), cgroupRoot+"/") {
+		if filepath.Base(dir) != in.cgroup() || !strings.HasPrefix(filepath.Clean(dir), cgroupRoot+"/") {
 			continue
 		}
 		runs, _ := os.ReadDir(dir)
@@ -184,14 +187,13 @@ func (in *instance) removeCgroups() error {
 			}
 		}
 		errs = append(errs, removeCgroup(dir))
-		_ = unix.Rmdir(filepath.Dir(dir)) // if no other instance is in it
 	}
 	return errors.Join(err, errors.Join(errs...))
 }
 
 func removeCgroup(dir string) error {
 	err := unix.Rmdir(dir)
-	if err == nil || errors.Is(err, unix.ENOENT) {
+	if _, serr := os.Lstat(dir); err == nil || errors.Is(serr, fs.ErrNotExist) {
 		return nil
 	}
 	return fmt.Errorf("remove cgroup %s: %w", dir, err)

@@ -103,10 +103,15 @@ func (r *run) mount(m sandbox.Mount) error {
 		return err
 	}
 	defer src.Close()
+	attr := uint64(0)
 	if m.ReadOnly {
-		if err := setAttr(src, unix.MOUNT_ATTR_RDONLY); err != nil {
-			return err
-		}
+		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	if r.noDevices() {
+		attr |= unix.MOUNT_ATTR_NODEV
+	}
+	if err := setAttr(src, attr); err != nil {
+		return err
 	}
 	fi, err := src.Stat()
 	if err != nil {
@@ -191,6 +196,9 @@ func (r *run) mountTmpfs(target string, m sandbox.Mount) error {
 	attr := unix.MOUNT_ATTR_NOSUID
 	if m.ReadOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	if r.noDevices() {
+		attr |= unix.MOUNT_ATTR_NODEV
 	}
 	options := []string{"source", "tmpfs", "mode", strconv.FormatUint(uint64(mode), 8)}
 	if m.Tmpfs.Size > 0 {

@@ -51,7 +51,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		Stderr:     io.out.stderr,
 		ExtraFiles: []*os.File{io.shim, io.reports},
 	}
-	if err := c.Run(p); err != nil {
+	if err := r.launch(c, p); err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
 	stop := r.stopWhenDone(ctx, p)
@@ -68,6 +68,25 @@ func (r *run) start(ctx context.Context) (err error) {
 	default:
 		return exitError(state, r.group.oomKills(r.spec.ID) > 0)
 	}
+}
+
+// launch starts p in c. It is under guard before it does anything.
+func (r *run) launch(c *libcontainer.Container, p *libcontainer.Process) error {
+	if err := c.Start(p); err != nil {
+		return err
+	}
+	pid, err := p.Pid()
+	if err == nil {
+		err = r.executor.guard.watch(pid)
+	}
+	if err == nil {
+		err = c.Exec()
+	}
+	if err != nil {
+		_ = p.Signal(unix.SIGKILL)
+		_, _ = p.Wait()
+	}
+	return err
 }
 
 // files are those that the container's process starts with.

@@ -61,6 +61,9 @@ func (r *run) mountRoot() error {
 		return fmt.Errorf("mount root: %w", err)
 	}
 	root, err := inroot.Open(r.rootfs)
+	if err == nil && r.noDevices() {
+		err = unix.MountSetattr(root.Fd(), "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV})
+	}
 	if err != nil {
 		_ = unix.Unmount(r.rootfs, unix.MNT_DETACH)
 		return fmt.Errorf("open root: %w", err)
@@ -69,6 +72,10 @@ func (r *run) mountRoot() error {
 	r.stubs.root = root
 	return nil
 }
+
+// noDevices says whether nodes of devices must not work: where no cgroup limits
+// what can be opened, and CAP_MKNOD would open everything.
+func (r *run) noDevices() bool { return !r.group.devices && !r.spec.Insecure }
 
 // unmountRoot removes all that is mounted, and the places made for it, which it
 // can only once nothing is mounted there. The namespace would end with the
