@@ -17,7 +17,7 @@ import (
 	"github.com/slipway-build/slipway/engine/layer"
 )
 
-func extract(t *testing.T, into string, dest string, opts layer.ExtractOptions, b []byte) error {
+func extract(t *testing.T, into, dest string, opts layer.ExtractOptions, b []byte) error {
 	t.Helper()
 	return layer.Extract(t.Context(), bytes.NewReader(b), openRoot(t, into), dest, opts)
 }

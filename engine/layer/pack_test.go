@@ -45,8 +45,12 @@ func TestPack_RoundTripInEveryForm(t *testing.T) {
 	plain := writeTar(t, dir, layer.WriteOptions{})
 	store := openStore(t)
 	forms := []layer.PackOptions{
-		{}, {Compression: layer.Gzip, Level: 1}, {Compression: layer.Gzip, Level: 9},
-		{Compression: layer.Zstd}, {Compression: layer.Zstd, Level: 1}, {Compression: layer.Uncompressed},
+		{},
+		{Compression: layer.Gzip, Level: 1},
+		{Compression: layer.Gzip, Level: 9},
+		{Compression: layer.Zstd},
+		{Compression: layer.Zstd, Level: 1},
+		{Compression: layer.Uncompressed},
 	}
 	var first content.Descriptor
 	for _, opts := range forms {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -377,21 +378,13 @@ func contents(tb testing.TB, root string) []string {
 // changes lists lines that are gone, with a minus, and then new ones.
 func changes(before, after []string) []string {
 	var diff []string
-	has := func(lines []string, line string) bool {
-		for _, l := range lines {
-			if l == line {
-				return true
-			}
-		}
-		return false
-	}
 	for _, l := range before {
-		if !has(after, l) {
+		if !slices.Contains(after, l) {
 			diff = append(diff, "-"+l)
 		}
 	}
 	for _, l := range after {
-		if !has(before, l) {
+		if !slices.Contains(before, l) {
 			diff = append(diff, l)
 		}
 	}

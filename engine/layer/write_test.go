@@ -92,7 +92,7 @@ func TestInvariant04_NamesOfWhiteoutsAreErrors(t *testing.T) {
 
 func TestWrite_SkipsSockets(t *testing.T) {
 	dir := t.TempDir()
-	l, err := net.Listen("unix", filepath.Join(dir, "sock"))
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", filepath.Join(dir, "sock"))
 	if err != nil {
 		t.Skipf("no socket here: %v", err)
 	}

@@ -147,7 +147,7 @@ func configure(fd int, m Mount) error {
 	}
 	for _, o := range m.superOptions() {
 		key, value, hasValue := strings.Cut(o, "=")
-		err := error(nil)
+		var err error
 		if hasValue {
 			err = unix.FsconfigSetString(fd, key, value)
 		} else {

@@ -12,30 +12,36 @@ import (
 	"github.com/slipway-build/slipway/engine/snapshot"
 )
 
+// A note is a [snapshot.Usage] in a file.
+type note struct {
+	Bytes  int64 `json:"bytes"`
+	Inodes int64 `json:"inodes"`
+}
+
 // Stat implements [snapshot.Snapshotter]. The first call for a layer walks it.
 func (s *Snapshotter) Stat(ctx context.Context, id snapshot.ID) (snapshot.Usage, error) {
 	dir, err := s.layer(id)
 	if err != nil {
 		return snapshot.Usage{}, err
 	}
-	var u snapshot.Usage
-	note := filepath.Join(dir, "usage")
-	if b, err := os.ReadFile(note); err == nil && json.Unmarshal(b, &u) == nil {
-		return u, nil
+	file := filepath.Join(dir, "usage")
+	var n note
+	if b, err := os.ReadFile(file); err == nil && json.Unmarshal(b, &n) == nil {
+		return snapshot.Usage(n), nil
 	}
 	// The note would change the time of the last use.
 	before, err := os.Lstat(dir)
 	if err != nil {
-		return u, fmt.Errorf("layer %s: %w", id, err)
+		return snapshot.Usage{}, fmt.Errorf("layer %s: %w", id, err)
 	}
-	u, err = measure(ctx, filepath.Join(dir, "fs"))
+	u, err := measure(ctx, filepath.Join(dir, "fs"))
 	if err != nil {
 		return u, fmt.Errorf("measure layer %s: %w", id, err)
 	}
-	if b, err := json.Marshal(u); err == nil {
+	if b, err := json.Marshal(note(u)); err == nil {
 		// Without the note it is measured again, and a half-written one is no
 		// JSON.
-		_ = os.WriteFile(note, b, 0o600)
+		_ = os.WriteFile(file, b, 0o600)
 		_ = os.Chtimes(dir, before.ModTime(), before.ModTime())
 	}
 	return u, nil
