@@ -102,7 +102,7 @@ func (s *start) do(what string, nr int, args ...any) { s.what[s.call(nr, args...
 func (s *start) enter(dir string) {
 	what := "change to working directory " + strconv.Quote(dir)
 	how := s.words(unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0, unix.RESOLVE_NO_MAGICLINKS)
-	at := -100 // AT_FDCWD
+	at := unix.AT_FDCWD
 	s.do(what, unix.SYS_OPENAT2, at, s.text(dir), how, unix.SizeofOpenHow)
 	s.do(what, unix.SYS_FCHDIR, reportFD+1)
 	s.do(what, unix.SYS_CLOSE, reportFD+1)
