@@ -87,3 +87,18 @@ func TestClean_TakesLinearTime(t *testing.T) {
 		clean(strings.Repeat(s, 1<<20)) // minutes if quadratic
 	}
 }
+
+func BenchmarkClean(b *testing.B) {
+	for name, line := range map[string]string{
+		"plain":   strings.Repeat("go: downloading example.com/module v1.2.3 ", 3),
+		"colours": strings.Repeat("\x1b[32mok\x1b[0m  example.com/module\t0.012s ", 3),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetBytes(int64(len(line)))
+			for b.Loop() {
+				clean(line)
+			}
+		})
+	}
+}
