@@ -190,7 +190,7 @@ func section(info *arch.Info, rules []specs.LinuxSyscall) ([]unix.SockFilter, er
 			}
 		}
 	}
-	wide := info == arch.X86_64 || info == arch.X32 || info == arch.AARCH64
+	wide := info == arch.X86_64 || info == arch.AARCH64 // libseccomp takes x32 for one of 32 bits
 	var spans []span
 	add := func(nr int, body []unix.SockFilter) {
 		if len(spans) == 0 || !slices.Equal(spans[len(spans)-1].body, body) {
@@ -231,53 +231,64 @@ func tree(spans []span) []unix.SockFilter {
 // decide is what the rules say about one system call: the first that allows it
 // without looking at its arguments, else those that look at one.
 func decide(rules []specs.LinuxSyscall, wide bool) ([]unix.SockFilter, error) {
-	otherwise := ret(retEPERM)
+	body, upper := ret(retEPERM), -1 // the argument whose upper half must be zero
 	for _, rule := range slices.Backward(rules) {
-		var action []unix.SockFilter
-		switch rule.Action {
-		case specs.ActAllow:
-			action = ret(retAllow)
-		case specs.ActErrno:
-			action = ret(unix.SECCOMP_RET_ERRNO | uint32(*rule.ErrnoRet))
-		default:
-			return nil, fmt.Errorf("action %s", rule.Action)
+		action, err := act(rule)
+		if err != nil {
+			return nil, err
 		}
-		switch len(rule.Args) {
-		case 0:
+		switch {
+		case len(rule.Args) == 0:
 			return action, nil
-		case 1:
-			var err error
-			if otherwise, err = condition(rule.Args[0], action, otherwise, wide); err != nil {
-				return nil, err
-			}
-		default:
+		case len(rule.Args) > 1:
 			return nil, fmt.Errorf("%d arguments", len(rule.Args))
 		}
+		arg := rule.Args[0]
+		if body, err = condition(arg, action, body); err != nil {
+			return nil, err
+		}
+		if arg.Op == specs.OpMaskedEqual {
+			continue
+		}
+		if upper >= 0 && upper != int(arg.Index) || rule.Action != specs.ActAllow {
+			return nil, fmt.Errorf("rules about arguments %d and %d", upper, arg.Index)
+		}
+		upper = int(arg.Index)
 	}
-	return otherwise, nil
+	if !wide || upper < 0 {
+		return body, nil
+	}
+	zero := either(unix.BPF_JEQ, 0, body, ret(retEPERM))
+	return append([]unix.SockFilter{load(uint32(offArg + 8*upper + 4))}, zero...), nil
 }
 
-// condition compares an argument: all of it on 64-bit architectures, of which
-// the profile's values only use the lower half.
-func condition(arg specs.LinuxSeccompArg, yes, no []unix.SockFilter, wide bool) ([]unix.SockFilter, error) {
+func act(rule specs.LinuxSyscall) ([]unix.SockFilter, error) {
+	switch rule.Action {
+	case specs.ActAllow:
+		return ret(retAllow), nil
+	case specs.ActErrno:
+		return ret(unix.SECCOMP_RET_ERRNO | uint32(*rule.ErrnoRet)), nil
+	default:
+		return nil, fmt.Errorf("action %s", rule.Action)
+	}
+}
+
+// condition compares the lower half of an argument, which is all that the
+// profile's values use.
+func condition(arg specs.LinuxSeccompArg, yes, no []unix.SockFilter) ([]unix.SockFilter, error) {
 	if arg.Value > 1<<32-1 || arg.ValueTwo > 1<<32-1 {
 		return nil, fmt.Errorf("argument value %#x", arg.Value)
 	}
-	off := uint32(offArg + 8*arg.Index)
-	low := []unix.SockFilter{load(off)}
+	body := []unix.SockFilter{load(uint32(offArg + 8*arg.Index))}
 	switch k := uint32(arg.Value); arg.Op {
 	case specs.OpMaskedEqual:
-		low = append(low, stmt(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, k))
-		return append(low, either(unix.BPF_JEQ, uint32(arg.ValueTwo), yes, no)...), nil
+		body = append(body, stmt(unix.BPF_ALU|unix.BPF_AND|unix.BPF_K, k))
+		return append(body, either(unix.BPF_JEQ, uint32(arg.ValueTwo), yes, no)...), nil
 	case specs.OpEqualTo:
-		low = append(low, either(unix.BPF_JEQ, k, yes, no)...)
+		return append(body, either(unix.BPF_JEQ, k, yes, no)...), nil
 	case specs.OpLessThan:
-		low = append(low, either(unix.BPF_JGE, k, no, yes)...)
+		return append(body, either(unix.BPF_JGE, k, no, yes)...), nil
 	default:
 		return nil, fmt.Errorf("comparison %s", arg.Op)
 	}
-	if !wide {
-		return low, nil
-	}
-	return append([]unix.SockFilter{load(off + 4)}, either(unix.BPF_JEQ, 0, low, no)...), nil
 }
