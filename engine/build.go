@@ -20,7 +20,6 @@ import (
 	"github.com/slipway-build/slipway/engine/progress"
 	"github.com/slipway-build/slipway/engine/record"
 	"github.com/slipway-build/slipway/engine/run"
-	"github.com/slipway-build/slipway/engine/snapshot"
 	"github.com/slipway-build/slipway/engine/solve"
 	"github.com/slipway-build/slipway/engine/tree"
 	"github.com/slipway-build/slipway/platforms"
@@ -48,11 +47,7 @@ func (e *Engine) Build(ctx context.Context, req Request) (Result, error) {
 		return Result{}, err
 	}
 	res := Result{Warnings: plan.Warnings, Unused: plan.Unused}
-	trees, err := b.solve(ctx, plan, outputs)
-	if err != nil {
-		return res, err
-	}
-	return res, b.deliver(ctx, req, plan, trees, outputs, &res)
+	return res, b.finish(ctx, req, plan, outputs, &res)
 }
 
 func (e *Engine) plan(ctx context.Context, req Request, src buildContext) (dockerfile.Plan, error) {
@@ -157,22 +152,31 @@ func (s *state) free() (int64, error) {
 	return free, nil
 }
 
-// solve makes the plan's trees. A layer that turns out lost is made again: each
-// can be lost once, so this ends (INVARIANTS 2).
-func (b *build) solve(ctx context.Context, plan dockerfile.Plan, outputs []output) ([]tree.Tree, error) {
-	lost := make(map[snapshot.ID]bool)
+// finish makes the plan's trees and delivers them. What turns out lost or
+// damaged on the way, also at the very end, is made again: each thing can be
+// lost once, so this ends (INVARIANTS 2).
+func (b *build) finish(ctx context.Context, req Request, plan dockerfile.Plan, outputs []output, res *Result) error {
+	seen := make(map[string]bool)
 	for {
-		trees, err := b.solveOnce(ctx, plan, outputs)
-		l, ok := errors.AsType[*tree.Lost](err)
-		if !ok || lost[l.Layer] {
-			return trees, err
+		trees, err := b.solve(ctx, plan, outputs)
+		if err == nil {
+			err = b.deliver(ctx, req, plan, trees, outputs, res)
 		}
-		lost[l.Layer] = true
-		b.keeper.Lose(l.Layer)
+		name := ""
+		if l, ok := errors.AsType[*tree.Lost](err); ok {
+			name = string(l.Layer)
+			b.keeper.Lose(l.Layer)
+		} else if d, ok := errors.AsType[*content.Damaged](err); ok {
+			name = d.Digest.String()
+		}
+		if name == "" || seen[name] {
+			return err
+		}
+		seen[name] = true
 	}
 }
 
-func (b *build) solveOnce(ctx context.Context, plan dockerfile.Plan, outputs []output) ([]tree.Tree, error) {
+func (b *build) solve(ctx context.Context, plan dockerfile.Plan, outputs []output) ([]tree.Tree, error) {
 	roots, packings := roots(plan), packings(outputs)
 	inImage := onImagePath(roots)
 	trees, err := solve.Solve(ctx, solve.Options{

@@ -87,8 +87,8 @@ func (c *buildContext) load(ctx context.Context, req Request) error {
 
 // receive takes what standard input has: a tar archive, or just a Dockerfile.
 func (c *buildContext) receive(ctx context.Context, r io.Reader) error {
-	br := bufio.NewReaderSize(r, 64<<10)
-	head, err := br.Peek(64 << 10)
+	br := bufio.NewReaderSize(r, layer.DetectSize)
+	head, err := br.Peek(layer.DetectSize)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

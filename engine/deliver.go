@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -114,7 +115,7 @@ func (e *Engine) transfers(prefix string) func(content.Descriptor, int64) {
 
 // deliver makes images of the trees and hands them to every output.
 func (b *build) deliver(ctx context.Context, req Request, plan dockerfile.Plan, trees []tree.Tree, outputs []output, res *Result) error {
-	res.Metadata = make(map[string]any)
+	res.Metadata, res.Names = make(map[string]any), nil
 	for i, o := range outputs {
 		a, err := b.assemble(ctx, req, plan, trees, o)
 		if err != nil {
@@ -159,5 +160,7 @@ func (b *build) assemble(ctx context.Context, req Request, plan dockerfile.Plan,
 	if err != nil {
 		return export.Artifact{}, err
 	}
-	return image.Assemble(ctx, b.store, plan, packed, image.Options{Epoch: req.Epoch, Format: o.format})
+	return image.Assemble(ctx, b.store, plan, packed, image.Options{
+		Epoch: cmp.Or(req.Epoch, plan.Epoch), Index: plan.Index, Format: o.format,
+	})
 }

@@ -12,6 +12,7 @@ import (
 
 	_ "crypto/sha256" // digest.SHA256
 	_ "crypto/sha512" // digest.SHA512, of images that use it
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -60,7 +61,9 @@ func (s *Store) Stat(d digest.Digest) (int64, error) {
 }
 
 // Fetch opens the blob: the store's own copy, else the remote one as it
-// streams in. A remote blob is verified by [Store.Add], not here.
+// streams in. A remote blob is verified by [Store.Add], not here; reading the
+// store's own to its end fails with a [*Damaged] if it is not what its digest
+// says.
 func (s *Store) Fetch(ctx context.Context, desc Descriptor) (io.ReadCloser, error) {
 	p, err := s.Path(desc.Digest)
 	if err != nil {
@@ -69,17 +72,29 @@ func (s *Store) Fetch(ctx context.Context, desc Descriptor) (io.ReadCloser, erro
 	f, err := os.Open(p)
 	if err == nil && !s.has(desc) {
 		_ = f.Close()
-		err = fs.ErrNotExist
+		return s.fetchInstead(ctx, desc, s.damaged(desc))
 	}
 	if err == nil {
 		now := time.Now()
 		_ = os.Chtimes(p, now, now) // last use, for pruning; a read-only store is fine
-		return f, nil
+		return &verifier{File: f, store: s, desc: desc, hash: desc.Digest.Verifier()}, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) || s.remote == nil {
 		return nil, fmt.Errorf("open blob %s: %w", desc.Digest, err)
 	}
 	return s.remote.Fetch(ctx, desc)
+}
+
+// fetchInstead opens the remote blob in place of one that was damaged.
+func (s *Store) fetchInstead(ctx context.Context, desc Descriptor, damaged error) (io.ReadCloser, error) {
+	if s.remote == nil {
+		return nil, damaged
+	}
+	rc, err := s.remote.Fetch(ctx, desc)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, damaged
+	}
+	return rc, err
 }
 
 // has reports whether the store has the blob, of the size that desc says if it
@@ -242,4 +257,57 @@ func (c contextReader) Read(p []byte) (int, error) {
 		return 0, context.Cause(c.ctx)
 	}
 	return c.r.Read(p)
+}
+
+// Damaged says that a blob that the store had was not what its digest says. It
+// has been removed.
+type Damaged struct{ Digest digest.Digest }
+
+func (e *Damaged) Error() string {
+	return fmt.Sprintf("blob %s in the content store is damaged", e.Digest)
+}
+
+// A verifier is a blob of the store that is being read.
+type verifier struct {
+	*os.File
+	store *Store
+	desc  Descriptor
+	hash  digest.Verifier
+}
+
+// Read reads on. The end of a damaged blob is an error.
+func (v *verifier) Read(p []byte) (int, error) {
+	n, err := v.File.Read(p)
+	_, _ = v.hash.Write(p[:n]) // hashes don't fail
+	if errors.Is(err, io.EOF) && !v.hash.Verified() {
+		return n, v.store.damaged(v.desc)
+	}
+	return n, err
+}
+
+// WriteTo hides that of os.File, which would not see the bytes.
+func (v *verifier) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{v})
+}
+
+func (s *Store) damaged(desc Descriptor) error {
+	if p, err := s.Path(desc.Digest); err == nil {
+		_ = os.Remove(p) // what matters is said by the error
+	}
+	return &Damaged{desc.Digest}
+}
+
+// Verify reads the store's own copy of a blob. The error is a [*Damaged] if it
+// is not what its digest says, and wraps fs.ErrNotExist if there is none.
+func (s *Store) Verify(ctx context.Context, desc Descriptor) error {
+	if _, err := s.Stat(desc.Digest); err != nil {
+		return err
+	}
+	r, err := s.Fetch(ctx, desc)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(io.Discard, contextReader{ctx, r})
+	return err
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // parseOwner reads a --chown or a USER: user[:group], each a name or a number.
-// What comes to 0:0 is the zero Owner, however it was written.
+// The zero Owner is that nothing was said, which for COPY --from is not 0:0.
 func parseOwner(s string) (graph.Owner, error) {
 	if s == "" {
 		return graph.Owner{}, nil
@@ -28,9 +28,6 @@ func parseOwner(s string) (graph.Owner, error) {
 		if group, err = account(group); err != nil {
 			return graph.Owner{}, err
 		}
-	}
-	if user == "0" && (group == "" || group == "0") {
-		return graph.Owner{}, nil
 	}
 	return graph.Owner{User: user, Group: group}, nil
 }

@@ -28,7 +28,7 @@ func (k *Keeper) unpacked(ctx context.Context, layers []Layer) (snapshot.ID, err
 				return id, nil
 			}
 		}
-		err := k.unpack(ctx, l, l.ID, nil)
+		err := k.unpackAgain(ctx, l, l.ID, nil)
 		if !errors.Is(err, layer.ErrNeedsParents) {
 			return l.ID, err
 		}
@@ -36,7 +36,7 @@ func (k *Keeper) unpacked(ctx context.Context, layers []Layer) (snapshot.ID, err
 		if err != nil {
 			return "", err
 		}
-		return chain, k.unpack(ctx, l, chain, below)
+		return chain, k.unpackAgain(ctx, l, chain, below)
 	})
 	if err != nil {
 		return "", fmt.Errorf("unpack layer %s: %w", shortName(l), err)
@@ -51,6 +51,17 @@ func chainID(layers []Layer) snapshot.ID {
 		names.WriteString(string(l.ID) + "\n") // IDs have no newline
 	}
 	return snapshot.ID("chain-" + digest.FromString(names.String()).Encoded())
+}
+
+// unpackAgain unpacks a layer. A damaged blob is dropped, and another one, or
+// the one in the registry, takes its place.
+func (k *Keeper) unpackAgain(ctx context.Context, l Layer, id snapshot.ID, below []snapshot.ID) error {
+	for {
+		err := k.unpack(ctx, l, id, below)
+		if _, ok := errors.AsType[*content.Damaged](err); !ok {
+			return err
+		}
+	}
 }
 
 // unpack makes the directory id of l's blob, on top of below if that is set.
@@ -68,14 +79,22 @@ func (k *Keeper) unpack(ctx context.Context, l Layer, id snapshot.ID, below []sn
 		return err
 	}
 	defer draft.Discard() //nolint:errcheck // nothing is left to be done about it
+	_, serr := k.opts.Store.Stat(desc.Digest)
 	diffID, err := k.unpackDraft(ctx, l, desc, draft, below != nil)
-	if err != nil {
+	if err == nil && diffID != l.DiffID {
+		err = fmt.Errorf("content has diff ID %s, want %s", diffID, l.DiffID)
+	}
+	if err == nil {
+		return draft.Commit(ctx, id)
+	}
+	if errors.Is(err, layer.ErrNeedsParents) || ctx.Err() != nil {
 		return err
 	}
-	if diffID != l.DiffID {
-		return fmt.Errorf("content has diff ID %s, want %s", diffID, l.DiffID)
+	// Was it the layer, or our copy of its blob?
+	if serr == nil && k.opts.Store.Verify(ctx, desc) != nil {
+		return &content.Damaged{Digest: desc.Digest}
 	}
-	return draft.Commit(ctx, id)
+	return err
 }
 
 func (k *Keeper) unpackDraft(ctx context.Context, l Layer, desc content.Descriptor, draft snapshot.Draft, onView bool) (digest.Digest, error) {
