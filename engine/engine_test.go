@@ -193,7 +193,8 @@ COPY --from=build /src/out /src/lines /
 	if got := files["/out"]; got != "one\ntwo\none\n" {
 		t.Errorf("/out = %q", got)
 	}
-	if len(files) != 2 && !(len(files) == 3 && files["/"] == "") {
+	delete(files, "/")
+	if len(files) != 2 {
 		t.Errorf("the image has %d files: %v", len(files), files)
 	}
 	// A change elsewhere leaves it alone, one of a copied file does not; the

@@ -85,7 +85,7 @@ func (s *Caches) use(ctx context.Context, dir string, m CacheMount) (*Cache, err
 		return nil, err
 	}
 	c := &Cache{Dir: filepath.Join(dir, "fs"), lock: lock}
-	if err := s.open(ctx, c, dir, m); err != nil {
+	if err := openMount(ctx, c, dir, m); err != nil {
 		c.Release()
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (s *Caches) use(ctx context.Context, dir string, m CacheMount) (*Cache, err
 	return c, nil
 }
 
-func (s *Caches) open(ctx context.Context, c *Cache, dir string, m CacheMount) error {
+func openMount(ctx context.Context, c *Cache, dir string, m CacheMount) error {
 	how := unix.LOCK_SH
 	if m.Sharing != graph.SharingShared {
 		how = unix.LOCK_EX

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/slipway-build/slipway/engine/diag"
@@ -39,7 +40,7 @@ func (r *Runner) exec(ctx context.Context, op graph.Exec, task solve.Task) (tree
 	err = r.Executor.Run(ctx, sandbox.Spec{
 		ID:           runID(),
 		Args:         op.Args,
-		Env:          append(op.Env[:len(op.Env):len(op.Env)], op.Proxy...),
+		Env:          slices.Concat(op.Env, op.Proxy),
 		Dir:          op.Dir,
 		User:         op.User,
 		Root:         draft.Mount(),
@@ -112,8 +113,8 @@ type mounter struct {
 
 // release undoes what mounts did, last first.
 func (m *mounter) release() {
-	for i := len(m.releases) - 1; i >= 0; i-- {
-		m.releases[i]()
+	for _, undo := range slices.Backward(m.releases) {
+		undo()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/slipway-build/slipway/engine/diag"
@@ -31,10 +32,8 @@ func checkRunnable(p platforms.Platform, binfmt string) error {
 	if p.Architecture == "" || p.Architecture == host.Architecture {
 		return nil
 	}
-	for _, a := range native[host.Architecture] {
-		if p.Architecture == a {
-			return nil
-		}
+	if slices.Contains(native[host.Architecture], p.Architecture) {
+		return nil
 	}
 	b, err := os.ReadFile(filepath.Join(binfmt, "qemu-"+qemuNames[p.Architecture]))
 	if err == nil && strings.HasPrefix(string(b), "enabled") && hasFlag(string(b), "F") {

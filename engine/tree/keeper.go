@@ -16,7 +16,6 @@ import (
 	"github.com/slipway-build/slipway/engine/content"
 	"github.com/slipway-build/slipway/engine/flight"
 	"github.com/slipway-build/slipway/engine/inroot"
-	"github.com/slipway-build/slipway/engine/layer"
 	"github.com/slipway-build/slipway/engine/progress"
 	"github.com/slipway-build/slipway/engine/snapshot"
 )
@@ -240,4 +239,3 @@ func lostUnless(err error, l Layer) error {
 }
 
 var _ Viewer = (*Keeper)(nil)
-var _ = layer.ErrNeedsParents
