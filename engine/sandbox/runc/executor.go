@@ -8,11 +8,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sys/unix"
 
+	"github.com/slipway-build/slipway/engine/diag"
 	"github.com/slipway-build/slipway/engine/sandbox"
 )
 
@@ -41,6 +45,9 @@ func New(opts Options) (*Executor, error) {
 	caps, err := ownCapabilities()
 	if err != nil {
 		return nil, fmt.Errorf("get capabilities: %w", err)
+	}
+	if err := probe(caps); err != nil {
+		return nil, err
 	}
 	// libcontainer passes it on to what it starts, where one is enough for the
 	// few milliseconds until the process takes its place. The process itself
@@ -95,10 +102,41 @@ func check(spec sandbox.Spec) error {
 		return fmt.Errorf("run container: ID %q is not valid", spec.ID)
 	case len(spec.Args) == 0 || spec.Args[0] == "":
 		return errors.New("run container: no command is given")
+	case strings.Contains(strings.Join(spec.Args, "")+spec.Dir, "\x00"):
+		return errors.New("run container: the command or its directory contains a zero byte")
+	case !path.IsAbs(spec.Dir):
+		return fmt.Errorf("run container: working directory %q is not absolute", spec.Dir)
+	case len(spec.Hostname) > 64 || strings.ContainsFunc(spec.Hostname, notInName):
+		return fmt.Errorf("run container: host name %q is not valid", spec.Hostname)
 	case spec.Network > sandbox.NoNetwork:
 		return fmt.Errorf("run container: network %d is not supported", spec.Network)
 	case spec.ShmSize < 0:
 		return fmt.Errorf("run container: size %d of /dev/shm is negative", spec.ShmSize)
+	}
+	return nil
+}
+
+// notInName says whether r has a meaning of its own in /etc/hosts.
+func notInName(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '#' }
+
+// probe finds out whether this process may do what every run does.
+func probe(own capabilities) error {
+	const hint = "Run as root with all capabilities, or choose another isolation level."
+	if own.permitted&(1<<unix.CAP_SYS_ADMIN) == 0 {
+		return diag.Hint(errors.New("run containers: this process has no CAP_SYS_ADMIN"), hint)
+	}
+	var err error
+	onOwnThread(func() {
+		if err = (&run{}).unshare(); err != nil {
+			return
+		}
+		var f *os.File
+		if f, err = newMount("tmpfs", unix.MOUNT_ATTR_NOSUID); err == nil {
+			err = errors.Join(setAttr(f, unix.MOUNT_ATTR_RDONLY), f.Close())
+		}
+	})
+	if err != nil {
+		return diag.Hint(fmt.Errorf("run containers: %w", err), hint)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -68,7 +69,7 @@ func hostsFile(spec sandbox.Spec) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("add host %q: %w", h.Name, err)
 		}
-		if h.Name == "" || strings.ContainsAny(h.Name, " \t\r\n#") {
+		if h.Name == "" || strings.ContainsFunc(h.Name, notInName) {
 			return nil, fmt.Errorf("add host %q: this is not a name", h.Name)
 		}
 		fmt.Fprintf(&b, "%s\t%s\n", ip, h.Name)
@@ -86,25 +87,20 @@ const (
 // resolvedStub is where systemd-resolved listens.
 var resolvedStub = netip.AddrFrom4([4]byte{127, 0, 0, 53})
 
-// resolvConf returns the content of /etc/resolv.conf. On the host's network it
-// is the host's; elsewhere nameservers on loopback can't be reached, and what
-// is left is used, or public ones, as in BuildKit.
+// resolvConf returns the content of /etc/resolv.conf for a network.
 func resolvConf(network sandbox.Network) ([]byte, error) {
 	host, err := readHost(resolvPath)
 	if err != nil {
 		return nil, err
 	}
 	conf := parseResolv(host)
-	if network == sandbox.HostNetwork && len(conf.nameservers) > 0 {
-		return conf.bytes(), nil
-	}
-	if len(conf.nameservers) == 1 && conf.nameservers[0] == resolvedStub {
+	if network != sandbox.HostNetwork && slices.Equal(conf.nameservers, []netip.Addr{resolvedStub}) {
 		if host, err = readHost(resolvPathResolved); err != nil {
 			return nil, err
 		}
 		conf = parseResolv(host)
 	}
-	return conf.withoutLoopback().bytes(), nil
+	return conf.forNetwork(network).bytes(), nil
 }
 
 // readHost returns the content of a small file; one that is missing is empty.
@@ -139,11 +135,8 @@ var publicNameservers = []netip.Addr{
 func parseResolv(b []byte) resolv {
 	var c resolv
 	for line := range strings.Lines(string(b)) {
-		if line[0] == '#' || line[0] == ';' {
-			continue
-		}
 		fields := strings.Fields(line)
-		if len(fields) == 0 {
+		if len(fields) == 0 || strings.ContainsRune("#;", rune(fields[0][0])) {
 			continue
 		}
 		switch fields[0] {
@@ -167,7 +160,13 @@ func parseResolv(b []byte) resolv {
 	return c
 }
 
-func (c resolv) withoutLoopback() resolv {
+// forNetwork returns what can be used: on the host's network all of it;
+// elsewhere nameservers on loopback can't be reached. Where none is left, there
+// are the public ones. That is what BuildKit does.
+func (c resolv) forNetwork(network sandbox.Network) resolv {
+	if network == sandbox.HostNetwork && len(c.nameservers) > 0 {
+		return c
+	}
 	var reachable []netip.Addr
 	for _, ip := range c.nameservers {
 		if !ip.IsLoopback() {

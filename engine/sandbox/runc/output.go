@@ -72,10 +72,9 @@ func (o *output) closeOurs() {
 	}
 }
 
-// drain waits for the last byte. All of the container's processes must have
-// ended.
+// drain waits for the last byte, after closeOurs. All of the container's
+// processes must have ended.
 func (o *output) drain() error {
-	o.closeOurs()
 	var errs []error
 	for range o.pending {
 		errs = append(errs, <-o.done)

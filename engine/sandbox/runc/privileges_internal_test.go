@@ -154,8 +154,8 @@ func runRunc(t *testing.T, runc string, root sandboxtest.Root, user specs.User) 
 	return string(out), err
 }
 
-// probe puts a program into the root that makes system calls.
-func probe(t *testing.T, root sandboxtest.Root, name string, mode os.FileMode, p *program) {
+// addProgram puts a program into the root that makes system calls.
+func addProgram(t *testing.T, root sandboxtest.Root, name string, mode os.FileMode, p *program) {
 	t.Helper()
 	p.call(unix.SYS_EXIT_GROUP, 0)
 	f, err := p.file()
@@ -205,7 +205,7 @@ func TestInvariant16_SystemCalls(t *testing.T) {
 		{"chroot", p.try(unix.SYS_CHROOT, anyErrno), unix.EFAULT},
 		{"ptrace", p.try(unix.SYS_PTRACE, anyErrno, 0x4200, 999), unix.ESRCH},
 	}
-	probe(t, root, "probe", 0o755, &p)
+	addProgram(t, root, "probe", 0o755, &p)
 	out, err := sandboxtest.Run(t, ex, root, "exec /probe 4>&1")
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +231,7 @@ func TestInvariant16_SetuidProgramsWork(t *testing.T) {
 	at := unix.AT_FDCWD
 	p.call(unix.SYS_OPENAT, at, p.text("/tmp/proof"), unix.O_CREAT|unix.O_WRONLY, 0o644)
 	p.call(unix.SYS_SETRESUID, 0, 0, 0)
-	probe(t, root, "setuid", os.ModeSetuid|0o755, &p)
+	addProgram(t, root, "setuid", os.ModeSetuid|0o755, &p)
 	out, err := sandboxtest.Run(t, ex, root, "/setuid 4>&1 && stat -c %u /tmp/proof && id -u", func(s *sandbox.Spec) { s.User = "app" })
 	if err != nil || out != "0\n1000\n" {
 		t.Errorf("got %q, %v", out, err)

@@ -54,6 +54,7 @@ func (r *run) start(ctx context.Context) (err error) {
 	if err := r.launch(c, p); err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
+	io.release()
 	stop := r.stopWhenDone(ctx, p)
 	state, err := p.Wait()
 	cancelled := stop()
@@ -115,9 +116,18 @@ func (r *run) openFiles(shim *start) (*files, error) {
 	return f, nil
 }
 
+// release closes what only the container needs, so that the ends of pipes are
+// seen.
+func (f *files) release() {
+	_ = f.shim.Close()
+	_ = f.reports.Close()
+	if f.out != nil {
+		f.out.closeOurs()
+	}
+}
+
 // drain waits for all that the container's processes wrote, after they ended.
 func (f *files) drain(shim *start) error {
-	_ = f.reports.Close()
 	reports, err := readReports(f.readReports)
 	if err != nil {
 		return fmt.Errorf("read reports of the container's start: %w", err)
@@ -125,9 +135,9 @@ func (f *files) drain(shim *start) error {
 	return errors.Join(shim.outcome(reports), f.out.drain())
 }
 
+// close ends it all, also after release and drain.
 func (f *files) close() {
-	_ = f.shim.Close()
-	_ = f.reports.Close()
+	f.release()
 	_ = f.readReports.Close()
 	if f.out != nil {
 		_ = f.out.drain()

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 
 	"golang.org/x/sys/unix"
 
@@ -114,16 +113,5 @@ func (r *run) prepare() error {
 	if err := r.mountEtc(); err != nil {
 		return err
 	}
-	if err := r.mountAll(); err != nil {
-		return err
-	}
-	return r.checkDir()
-}
-
-// checkDir finds a missing working directory before the process would.
-func (r *run) checkDir() error {
-	if !path.IsAbs(r.spec.Dir) {
-		return fmt.Errorf("working directory %q is not absolute", r.spec.Dir)
-	}
-	return nil
+	return r.mountAll()
 }

@@ -21,6 +21,9 @@ import (
 // maxUserFile is the most that is read of passwd and group, as in BuildKit.
 const maxUserFile = 10 << 20
 
+// noID means "leave it as it is" where the kernel takes an id.
+const noID = 1<<32 - 1
+
 // identity is who a process runs as.
 type identity struct {
 	uid, gid int
@@ -72,8 +75,7 @@ func parseID(s string) (int, error) {
 		return 0, nil
 	}
 	n, err := strconv.ParseUint(s, 10, 32)
-	// 2^32-1 means "leave it as it is" to the kernel.
-	if err == nil && n == 1<<32-1 {
+	if err == nil && n == noID {
 		err = strconv.ErrRange
 	}
 	return int(n), err
@@ -90,6 +92,12 @@ func lookUpName(name string, passwd, group []byte) (identity, error) {
 	}
 	if err != nil {
 		return identity{}, err
+	}
+	// A passwd may say what it likes, and 2^32-1 would be no change: root.
+	for _, n := range append(slices.Clone(u.Sgids), u.Uid, u.Gid) {
+		if n < 0 || n >= noID {
+			return identity{}, fmt.Errorf("look up user %s: id %d is out of range", name, n)
+		}
 	}
 	return identity{uid: u.Uid, gid: u.Gid, groups: u.Sgids}, nil
 }
@@ -128,6 +136,7 @@ func userFile(root *inroot.Root, name string) ([]byte, error) {
 func environ(env []string, home string) ([]string, error) {
 	seen := make(map[string]bool, len(env))
 	out := make([]string, 0, len(env)+1)
+	homeless := true
 	for _, kv := range slices.Backward(env) {
 		name, value, ok := strings.Cut(kv, "=")
 		if !ok || name == "" {
@@ -136,17 +145,18 @@ func environ(env []string, home string) ([]string, error) {
 		if strings.IndexByte(kv, 0) >= 0 {
 			return nil, fmt.Errorf("environment variable %q contains a zero byte", name)
 		}
-		if seen[name] {
-			continue
-		}
-		if name == "HOME" && value == "" {
-			continue
+		switch {
+		case seen[name]:
+		case name != "HOME":
+			out = append(out, kv)
+		case value != "":
+			out = append(out, kv)
+			homeless = false
 		}
 		seen[name] = true
-		out = append(out, kv)
 	}
 	slices.Reverse(out)
-	if !seen["HOME"] {
+	if homeless {
 		out = append(out, "HOME="+home)
 	}
 	return out, nil
