@@ -127,14 +127,17 @@ func Open(ctx context.Context, opts Options) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{opts: opts, state: st}
-	if err := e.open(); err != nil {
+	if err := e.open(ctx); err != nil {
 		return nil, errors.Join(err, st.close())
 	}
 	return e, nil
 }
 
-func (e *Engine) open() (err error) {
+func (e *Engine) open(ctx context.Context) (err error) {
 	if e.snaps, err = overlay.Open(e.state.path("snapshots")); err != nil {
+		return err
+	}
+	if err := e.snaps.Clean(ctx); err != nil { // of processes that were killed
 		return err
 	}
 	cached, err := content.Open(e.state.path("content"), nil)
