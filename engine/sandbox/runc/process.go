@@ -33,10 +33,16 @@ func (r *run) start(ctx context.Context) (err error) {
 		return err
 	}
 	defer io.close()
-	c, err := libcontainer.Create(r.executor.instance.path("run"), r.spec.ID, r.config())
+	config := r.config()
+	c, err := libcontainer.Create(r.executor.instance.path("run"), r.spec.ID, config)
 	if err != nil {
 		return fmt.Errorf("create container: %w", err)
 	}
+	// libcontainer would start a thread that opens sources of mounts from within
+	// the container's mount namespace. There are none to open, and the thread
+	// would keep our mounts for a while after the container has ended. Only a
+	// configuration that has passed as one for root may say so.
+	config.RootlessEUID = true
 	defer func() {
 		if derr := c.Destroy(); err == nil && derr != nil {
 			err = fmt.Errorf("remove container: %w", derr)

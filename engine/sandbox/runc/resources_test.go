@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/slipway-build/slipway/engine/sandbox"
+	"github.com/slipway-build/slipway/engine/sandbox/runc"
 	"github.com/slipway-build/slipway/engine/sandbox/sandboxtest"
 )
 
@@ -72,7 +73,8 @@ func TestCgroupParent_Refused(t *testing.T) {
 // What a run takes it gives back: descriptors, threads, children, cgroups,
 // state, mounts.
 func TestNothingAccumulates(t *testing.T) {
-	root, ex := sandboxtest.Busybox(t), open(t)
+	root, state := sandboxtest.Busybox(t), t.TempDir()
+	ex := openWith(t, runc.Options{Root: state})
 	count := func() map[string]int {
 		counts := map[string]int{}
 		for _, dir := range []string{"/proc/self/fd", "/proc/self/task"} {
@@ -90,8 +92,17 @@ func TestNothingAccumulates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		counts["mounts"] = strings.Count(string(b), "\n")
-		counts["cgroups"] = len(mustGlob(t, "/sys/fs/cgroup/*/slipway-*")) + len(mustGlob(t, "/sys/fs/cgroup/*/slipway-*/*"))
+		counts["mounts"] = strings.Count(string(b), root.Dir) + strings.Count(string(b), state)
+		counts["state"] = len(mustGlob(t, state+"/*/run/*"))
+		for _, file := range mustGlob(t, state+"/*/cgroups") {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for dir := range strings.FieldsSeq(string(b)) {
+				counts["cgroups"] += len(mustGlob(t, dir+"/*/tasks"))
+			}
+		}
 		return counts
 	}
 	work := func() {
