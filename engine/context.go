@@ -73,7 +73,6 @@ func (c *buildContext) load(ctx context.Context, req Request) error {
 	switch {
 	case req.Dockerfile != nil:
 		c.file, c.name = req.Dockerfile, "Dockerfile"
-	case c.file != nil: // standard input was a Dockerfile
 	case req.ContextTar != nil:
 		err = c.readFileIn(root, req.File)
 	default:
@@ -85,7 +84,7 @@ func (c *buildContext) load(ctx context.Context, req Request) error {
 	return c.readIgnored(root, req)
 }
 
-// receive takes what standard input has: a tar archive, or just a Dockerfile.
+// receive takes the archive that standard input has.
 func (c *buildContext) receive(ctx context.Context, r io.Reader) error {
 	br := bufio.NewReaderSize(r, layer.DetectSize)
 	head, err := br.Peek(layer.DetectSize)
@@ -96,9 +95,7 @@ func (c *buildContext) receive(ctx context.Context, r io.Reader) error {
 		return errors.New("it is empty")
 	}
 	if _, ok := layer.DetectArchive(head); !ok {
-		c.name = "Dockerfile"
-		c.file, err = readLimited(br, maxDockerfile)
-		return err
+		return errors.New("it is not a tar archive, or not a whole one")
 	}
 	root, err := inroot.Open(c.dir)
 	if err != nil {

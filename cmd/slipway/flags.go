@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/slipway-build/slipway/engine/diag"
 	"github.com/slipway-build/slipway/step"
 )
 
@@ -103,7 +104,7 @@ func flagError(c command, fs *pflag.FlagSet, err error) error {
 func suggest(name string, known []string) string {
 	best, least := "", max(len(strings.Trim(name, "-"))/3, 1)+1
 	for _, k := range known {
-		if d := distance(name, k); d < least {
+		if d := diag.Distance(name, k); d < least {
 			best, least = k, d
 		}
 	}
@@ -116,28 +117,4 @@ func suggest(name string, known []string) string {
 		return ""
 	}
 	return fmt.Sprintf(": did you mean %s?", best)
-}
-
-// distance is how many letters have to be inserted, removed, replaced or
-// swapped with the next to get from a to b.
-func distance(a, b string) int {
-	two, one, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range one {
-		one[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			row[j] = min(one[j]+1, row[j-1]+1, one[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], two[j-2]+1)
-			}
-		}
-		two, one, row = one, row, two
-	}
-	return one[len(b)]
 }

@@ -78,16 +78,6 @@ func TestSuggest(t *testing.T) {
 	}
 }
 
-func FuzzDistance(f *testing.F) {
-	f.Add("taget", "target")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		d := distance(a, b)
-		if (d == 0) != (a == b) || d > max(len(a), len(b)) || d < max(len(a), len(b))-min(len(a), len(b)) || d != distance(b, a) {
-			t.Errorf("distance(%q, %q) = %d", a, b, d)
-		}
-	})
-}
-
 func TestHelp_FitsItsWidth(t *testing.T) {
 	for _, c := range commands() {
 		var b bytes.Buffer

@@ -1,6 +1,10 @@
 package dockerfile
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/slipway-build/slipway/engine/diag"
+)
 
 // suggest returns the option that word may be a slip of the pen for: the first
 // of those at most two edits away that is closest. It is empty if there is none,
@@ -11,7 +15,7 @@ func suggest(word string, options []string) string {
 		if option == word {
 			return ""
 		}
-		if d := distance(word, option); d < limit {
+		if d := diag.Distance(word, option); d < limit {
 			best, limit = option, d
 		}
 	}
@@ -24,29 +28,4 @@ func didYouMean(err error, word string, options []string) error {
 		return fmt.Errorf("%w (did you mean %s?)", err, s)
 	}
 	return err
-}
-
-// distance is the number of letters to insert, remove or replace.
-func distance(a, b string) int {
-	s, t := []rune(a), []rune(b)
-	if d := len(s) - len(t); d > 2 || d < -2 {
-		return 3 // far: nobody asks how far
-	}
-	row := make([]int, len(t)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range s {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range t {
-			cost := diagonal
-			if s[i] != t[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(t)]
 }

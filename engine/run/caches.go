@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -42,7 +41,7 @@ type CacheMount struct {
 	// Fill fills a new one.
 	Fill func(dst *inroot.Root) error
 
-	// Waiting is told if another step holds the mount, once.
+	// Waiting is told if another step holds the mount for a while, once.
 	Waiting func(line string)
 }
 
@@ -149,15 +148,17 @@ func fillMount(dir, target string, m CacheMount) error {
 // lockFile takes the lock, polling so that waiting ends with ctx. A private
 // mount does not wait.
 func lockFile(ctx context.Context, f *os.File, how int, m CacheMount) error {
-	var told sync.Once
-	const poll = 20 * time.Millisecond
-	for {
+	const (
+		poll = 20 * time.Millisecond
+		long = 50 // polls after which it is worth a line in the log
+	)
+	for try := 0; ; try++ {
 		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) || m.Sharing == graph.SharingPrivate {
 			return err
 		}
-		if m.Waiting != nil {
-			told.Do(func() { m.Waiting(fmt.Sprintf("waiting for cache mount %q, which another step uses", m.ID)) })
+		if m.Waiting != nil && try == long {
+			m.Waiting(fmt.Sprintf("waiting for cache mount %q, which another step uses", m.ID))
 		}
 		select {
 		case <-time.After(poll):

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/opencontainers/go-digest"
 
@@ -74,7 +76,7 @@ func (b *build) predictRun(ctx context.Context, n *graph.Node) (prediction, erro
 	}
 	results := make(chan indexed, len(n.Inputs))
 	for i, in := range n.Inputs {
-		b.running.Go(func() { results <- indexed{i, b.predictInput(ctx, in)} })
+		b.running.Go(func() { results <- indexed{i, b.predictInput(ctx, n, in)} })
 	}
 	parts, trees := make([]string, len(n.Inputs)), make([]tree.Tree, len(n.Inputs))
 	base := Kept
@@ -115,7 +117,7 @@ func (b *build) startSelected(ctx context.Context, n *graph.Node) {
 	}
 }
 
-func (b *build) predictInput(ctx context.Context, in graph.Input) part {
+func (b *build) predictInput(ctx context.Context, n *graph.Node, in graph.Input) part {
 	p, err := b.predict(ctx, in.From)
 	if err != nil {
 		return part{err: err}
@@ -137,7 +139,7 @@ func (b *build) predictInput(ctx context.Context, in graph.Input) part {
 	}
 	d, err := b.hash(ctx, t, *in.Select)
 	if err != nil {
-		return part{err: err}
+		return part{err: missing(fmt.Errorf("%s: %w", n.Label, err), t)}
 	}
 	return part{text: selected(d)}
 }
@@ -153,7 +155,7 @@ func (b *build) key(ctx context.Context, n *graph.Node, in []tree.Tree) (Key, []
 		}
 		d, err := b.hash(ctx, t, *n.Inputs[i].Select)
 		if err != nil {
-			return "", nil, diag.At(fmt.Errorf("%s: %w", n.Label, err), n.Origin)
+			return "", nil, diag.At(missing(fmt.Errorf("%s: %w", n.Label, err), t), n.Origin)
 		}
 		parts[i], reads[i].Digest = selected(d), d
 	}
@@ -188,6 +190,17 @@ func (b *build) hash(ctx context.Context, t tree.Tree, s graph.Select) (digest.D
 		}
 		return d, err
 	})
+}
+
+// missing says where a file that does not exist was looked for.
+func missing(err error, t tree.Tree) error {
+	switch {
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	case t.Local != "":
+		return diag.Hint(err, "Sources are relative to the root of the build context, whatever directory the Dockerfile is in; .dockerignore may leave some out.")
+	}
+	return diag.Hint(err, "Sources of --from and from= are looked up from the root of that stage or image.")
 }
 
 // forget makes the next call of hash read n's local inputs again.
