@@ -41,7 +41,8 @@ type Spec struct {
 	// empty is root.
 	User string
 
-	// Root is mounted as the root filesystem, read-write.
+	// Root is mounted as the root filesystem, read-write. It is for this run
+	// alone: two runs at a time in one root get into each other's way.
 	Root snapshot.Mount
 
 	// Mounts are made in order. Targets that do not exist are made, and removed

@@ -219,7 +219,7 @@ func (s *start) outcome(reports []report) error {
 }
 
 func (s *start) execError(attempts []unix.Errno) error {
-	var err error = errNotFound
+	err := errNotFound
 	fatal := false
 	for _, errno := range attempts {
 		if errno >= 64 || notHere&(1<<errno) == 0 {

@@ -275,34 +275,6 @@ func writeSelf(dir *os.File, name string) error {
 	return errors.Join(err, unix.Close(fd))
 }
 
-// oomKills returns how many processes of the run id were killed because memory
-// ran out; 0 if nobody counts them.
-func (g *group) oomKills(id string) uint64 {
-	if g.unified != "" {
-		return countIn(filepath.Join(cgroupRoot, g.unified, id), "memory.events")
-	}
-	for _, m := range g.members {
-		if m.memory {
-			return countIn(filepath.Join(m.dir.Name(), id), "memory.oom_control")
-		}
-	}
-	return 0
-}
-
-func countIn(dir, name string) uint64 {
-	b, err := os.ReadFile(filepath.Join(dir, name))
-	if err != nil {
-		return 0
-	}
-	var n uint64
-	for line := range strings.Lines(string(b)) {
-		if count, ok := strings.CutPrefix(line, "oom_kill "); ok {
-			_, _ = fmt.Sscan(count, &n)
-		}
-	}
-	return n
-}
-
 // libcontainer returns what libcontainer shall do about cgroups for the run id.
 // With v1 it is to leave the container where it is; that is what it does when
 // it may fail and can't write, which hideCgroups takes care of.

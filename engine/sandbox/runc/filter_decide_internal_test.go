@@ -16,10 +16,10 @@ type data struct {
 }
 
 func (d data) load(off uint32) uint32 {
-	switch {
-	case off == offNr:
+	switch off {
+	case offNr:
 		return d.nr
-	case off == offArch:
+	case offArch:
 		return d.arch
 	default:
 		return uint32(d.args[(off-offArg)/8] >> (8 * (off % 8)))
@@ -112,7 +112,7 @@ func TestFilterDecides(t *testing.T) {
 				}
 			}
 			for _, nr := range []uint32{600, 4095, 1 << 29, 1<<32 - 1} {
-				want := uint32(retNoSys)
+				want := retNoSys
 				if got := simulate(t, prog, data{nr: nr, arch: uint32(target.arches[0].ID)}); got != want {
 					t.Errorf("system call %d: %#x, want %#x", nr, got, want)
 				}

@@ -20,9 +20,11 @@ func TestResolvConf(t *testing.T) {
 		{"one on loopback", "nameserver 127.0.0.1\nnameserver 10.0.0.1\n", "nameserver 127.0.0.1\nnameserver 10.0.0.1\n", "nameserver 10.0.0.1\n"},
 		{"only on loopback", "nameserver 127.0.0.1\nnameserver ::1\noptions edns0\n", "nameserver 127.0.0.1\nnameserver ::1\noptions edns0\n", public + "options edns0\n"},
 		{"none", "", public, public},
-		{"all that there is", "# comment\n;too\n\nnameserver 10.0.0.1 # x\nnameserver dns\nnameserver\ndomain a\nsearch b c\nsearch\noptions ndots:2\noptions rotate\nsortlist 10.0.0.0\n",
+		{
+			"all that there is", "# comment\n;too\n\nnameserver 10.0.0.1 # x\nnameserver dns\nnameserver\ndomain a\nsearch b c\nsearch\noptions ndots:2\noptions rotate\nsortlist 10.0.0.0\n",
 			"nameserver 10.0.0.1\nsearch b c\noptions ndots:2 rotate\nsortlist 10.0.0.0\n",
-			"nameserver 10.0.0.1\nsearch b c\noptions ndots:2 rotate\nsortlist 10.0.0.0\n"},
+			"nameserver 10.0.0.1\nsearch b c\noptions ndots:2 rotate\nsortlist 10.0.0.0\n",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -128,11 +128,11 @@ func (r *run) attachAt(src *os.File, target string, isDir bool) error {
 	}
 	defer dst.Close()
 	// Links may have led to where the kernel's own filesystems go.
-	real, err := inroot.ReadlinkAt(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(int(dst.Fd())))
+	name, err := inroot.ReadlinkAt(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(int(dst.Fd())))
 	if err != nil {
 		return err
 	}
-	inside, ok := strings.CutPrefix(real, r.rootfs)
+	inside, ok := strings.CutPrefix(name, r.rootfs)
 	if !ok || inside == "" || within(inside, "/proc") || within(inside, "/sys") {
 		return fmt.Errorf("nothing can be mounted there: it leads to %q", inside)
 	}

@@ -63,13 +63,17 @@ func TestInvariant16_PrivilegesAreThoseOfBuildKit(t *testing.T) {
 		want     map[string]string
 	}{
 		{name: "root", want: map[string]string{
-			"CapInh": none, "CapPrm": fourteen, "CapEff": fourteen, "CapBnd": fourteen, "CapAmb": none, "Seccomp": "2"}},
+			"CapInh": none, "CapPrm": fourteen, "CapEff": fourteen, "CapBnd": fourteen, "CapAmb": none, "Seccomp": "2",
+		}},
 		{name: "another user", user: "app", want: map[string]string{
-			"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": fourteen, "CapAmb": none, "Seccomp": "2"}},
+			"CapInh": none, "CapPrm": none, "CapEff": none, "CapBnd": fourteen, "CapAmb": none, "Seccomp": "2",
+		}},
 		{name: "insecure", insecure: true, want: map[string]string{
-			"CapInh": all, "CapPrm": all, "CapEff": all, "CapAmb": all, "Seccomp": "0"}},
+			"CapInh": all, "CapPrm": all, "CapEff": all, "CapAmb": all, "Seccomp": "0",
+		}},
 		{name: "insecure, another user", user: "app", insecure: true, want: map[string]string{
-			"CapInh": all, "CapPrm": all, "CapEff": all, "CapAmb": all, "Seccomp": "0"}},
+			"CapInh": all, "CapPrm": all, "CapEff": all, "CapAmb": all, "Seccomp": "0",
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -135,7 +139,8 @@ func runRunc(t *testing.T, runc string, root sandboxtest.Root, user specs.User) 
 		},
 		Mounts: []specs.Mount{{Destination: "/proc", Type: "proc", Source: "proc"}, {Destination: "/dev", Type: "tmpfs", Source: "tmpfs"}},
 		Linux: &specs.Linux{Namespaces: []specs.LinuxNamespace{
-			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}}},
+			{Type: specs.PIDNamespace}, {Type: specs.MountNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+		}},
 	}
 	var err error
 	if spec.Linux.Seccomp, err = seccomp.GetDefaultProfile(spec); err != nil {

@@ -57,6 +57,7 @@ func (r *run) start(ctx context.Context) (err error) {
 		Stderr:     io.out.stderr,
 		ExtraFiles: []*os.File{io.shim, io.reports},
 	}
+	oom := r.group.countOOM(r.spec.ID)
 	if err := r.launch(c, p); err != nil {
 		return fmt.Errorf("start container: %w", err)
 	}
@@ -73,7 +74,7 @@ func (r *run) start(ctx context.Context) (err error) {
 	case err != nil && !isExit:
 		return fmt.Errorf("wait for process: %w", err)
 	default:
-		return exitError(state, r.group.oomKills(r.spec.ID) > 0)
+		return exitError(state, oom)
 	}
 }
 
@@ -151,7 +152,7 @@ func (f *files) close() {
 }
 
 // exitError says how the process ended.
-func exitError(state *os.ProcessState, oom bool) error {
+func exitError(state *os.ProcessState, oom oomCounter) error {
 	if state.Success() {
 		return nil
 	}
@@ -159,10 +160,12 @@ func exitError(state *os.ProcessState, oom bool) error {
 	if !ok {
 		return fmt.Errorf("wait for process: %v", state)
 	}
+	e := &sandbox.ExitError{Code: ws.ExitStatus()}
 	if ws.Signaled() {
-		return &sandbox.ExitError{Code: 128 + int(ws.Signal()), Signal: ws.Signal().String(), OOMKilled: oom}
+		e.Code, e.Signal = 128+int(ws.Signal()), ws.Signal().String()
 	}
-	return &sandbox.ExitError{Code: ws.ExitStatus(), OOMKilled: oom}
+	e.OOMKilled = oom.killed(e.Code)
+	return e
 }
 
 // stopWhenDone ends the container when ctx is cancelled. The function that it

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -52,8 +53,7 @@ func (s *stubs) open(target string, isDir bool) (*os.File, error) {
 			return nil, err
 		}
 		link, err := s.root.Readlink(parent + "/" + base)
-		switch {
-		case err == nil:
+		if err == nil {
 			if !strings.HasPrefix(link, "/") {
 				link = parent + "/" + link
 			}
@@ -62,10 +62,10 @@ func (s *stubs) open(target string, isDir bool) (*os.File, error) {
 				name += "/" + rest
 			}
 			links++
-		default:
-			if err := s.make(parent, base, isDir || rest != ""); err != nil {
-				return nil, fmt.Errorf("make mount point %s: %w", target, err)
-			}
+			continue
+		}
+		if err := s.make(parent, base, isDir || rest != ""); err != nil {
+			return nil, fmt.Errorf("make mount point %s: %w", target, err)
 		}
 	}
 	return nil, fmt.Errorf("make mount point %s: %w", target, unix.ELOOP)
@@ -136,8 +136,7 @@ func makeAt(dir *os.File, base string, isDir bool) error {
 // empty, and files without content.
 func (s *stubs) remove() error {
 	var errs []error
-	for i := len(s.made) - 1; i >= 0; i-- {
-		st := s.made[i]
+	for _, st := range slices.Backward(s.made) {
 		if err := st.remove(); err != nil {
 			errs = append(errs, fmt.Errorf("remove mount point %s: %w", st.name, err))
 		}

@@ -35,8 +35,10 @@ func TestLookUp(t *testing.T) {
 		{name: "no home", user: "homeless", files: both, want: identity{3, 3, []int{3}, ""}},
 		{name: "group only", user: ":audio", files: both, want: identity{0, 29, []int{29}, "/root"}},
 		{name: "unknown group", user: "app:nobody", files: both, wantErr: "unable to find group nobody: no matching entries in group file"},
-		{name: "an entry out of range", user: "bad", files: map[string]string{"etc/passwd": "bad:x:4294967295:0::/:\n"},
-			wantErr: "look up user bad: id 4294967295 is out of range"},
+		{
+			name: "an entry out of range", user: "bad", files: map[string]string{"etc/passwd": "bad:x:4294967295:0::/:\n"},
+			wantErr: "look up user bad: id 4294967295 is out of range",
+		},
 		{name: "out of range", user: "4294967295:0", files: both, wantErr: "uids and gids must be in range 0-2147483647"},
 	}
 	for _, tt := range tests {

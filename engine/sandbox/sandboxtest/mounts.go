@@ -32,14 +32,18 @@ func (s suite) testMounts(t *testing.T) {
 		{name: "file", script: "cat /srv/old", want: "content\n", change: mounts(sandbox.Mount{Target: "/srv/old", Dir: file})},
 		{name: "new file", script: "cat /etc/deep/er/file", want: "content\n", change: mounts(sandbox.Mount{Target: "/etc/deep/er/file", Dir: file})},
 		{name: "writable", script: "echo x >>/srv/sub/file && cat /srv/sub/file", want: "below\nx\n", change: mounts(sandbox.Mount{Target: "/srv", Dir: dir})},
-		{name: "read-only", script: "echo x >/srv/file", want: "sh: can't create /srv/file: Read-only file system\n", code: 1,
-			change: mounts(sandbox.Mount{Target: "/srv", Dir: dir, ReadOnly: true})},
+		{
+			name: "read-only", script: "echo x >/srv/file", want: "sh: can't create /srv/file: Read-only file system\n", code: 1,
+			change: mounts(sandbox.Mount{Target: "/srv", Dir: dir, ReadOnly: true}),
+		},
 		{name: "tree", script: "cat /a/dir/file", want: "content\n", change: mounts(sandbox.Mount{Target: "/a", Tree: tree})},
 		{name: "path in a tree", script: "cat /a/file", want: "content\n", change: mounts(sandbox.Mount{Target: "/a", Tree: tree, Path: "dir"})},
 		{name: "file in a tree", script: "cat /a", want: "content\n", change: mounts(sandbox.Mount{Target: "/a", Tree: tree, Path: "/dir/file"})},
 		{name: "link in a tree", script: "ls /a", want: "file\n", change: mounts(sandbox.Mount{Target: "/a", Tree: tree, Path: "sub"})},
-		{name: "read-only tree", script: "echo x >/a/dir/file", want: "sh: can't create /a/dir/file: Read-only file system\n", code: 1,
-			change: mounts(sandbox.Mount{Target: "/a", Tree: tree, ReadOnly: true})},
+		{
+			name: "read-only tree", script: "echo x >/a/dir/file", want: "sh: can't create /a/dir/file: Read-only file system\n", code: 1,
+			change: mounts(sandbox.Mount{Target: "/a", Tree: tree, ReadOnly: true}),
+		},
 		{name: "behind a link", script: "cat /srv/file", want: "content\n", change: mounts(sandbox.Mount{Target: "/link", Dir: dir})},
 		{name: "behind a dangling link", script: "cat /run/elsewhere/file", want: "content\n", change: mounts(sandbox.Mount{Target: "/dangling", Dir: file})},
 		{name: "in order", script: "cat /srv/sub/file", want: "content\n", change: mounts(
@@ -47,8 +51,10 @@ func (s suite) testMounts(t *testing.T) {
 		{name: "the later covers", script: "ls /srv", change: mounts(
 			sandbox.Mount{Target: "/srv", Dir: dir}, sandbox.Mount{Target: "/srv", Tmpfs: &sandbox.Tmpfs{}})},
 		{name: "tmpfs", script: "df -k /t | awk 'END {print $2}'; stat -c %a /t; echo x >/t/x", want: "1024\n700\n", change: mounts(sandbox.Mount{Target: "/t", Tmpfs: size})},
-		{name: "read-only tmpfs", script: "echo x >/t/x", want: "sh: can't create /t/x: Read-only file system\n", code: 1,
-			change: mounts(sandbox.Mount{Target: "/t", ReadOnly: true, Tmpfs: size})},
+		{
+			name: "read-only tmpfs", script: "echo x >/t/x", want: "sh: can't create /t/x: Read-only file system\n", code: 1,
+			change: mounts(sandbox.Mount{Target: "/t", ReadOnly: true, Tmpfs: size}),
+		},
 		{name: "tmpfs keeps a directory's mode", script: "stat -c %a /tmp /t", want: "1777\n1777\n", change: mounts(
 			sandbox.Mount{Target: "/tmp", Tmpfs: &sandbox.Tmpfs{}}, sandbox.Mount{Target: "/t", Tmpfs: &sandbox.Tmpfs{}})},
 		{name: "in /dev", script: "cat /dev/x/file", want: "content\n", change: mounts(sandbox.Mount{Target: "/dev/x", Dir: dir})},

@@ -204,15 +204,19 @@ func (s suite) testMachine(t *testing.T) {
 		{name: "descriptors", script: "ls /proc/self/fd | tr '\\n' ' '", want: "0 1 2 3 "}, // 3 is the directory itself
 		{name: "standard input is empty", script: "cat; readlink /proc/self/fd/0", want: "/dev/null\n"},
 		{name: "host name", script: "hostname", want: "buildkitsandbox\n"},
-		{name: "another", script: "hostname; head -1 /etc/hosts", change: func(s *sandbox.Spec) { s.Hostname = "other" },
-			want: "other\n127.0.0.1\tlocalhost other\n"},
+		{
+			name: "another", script: "hostname; head -1 /etc/hosts", change: func(s *sandbox.Spec) { s.Hostname = "other" },
+			want: "other\n127.0.0.1\tlocalhost other\n",
+		},
 		{name: "hosts", script: "cat /etc/hosts", change: func(s *sandbox.Spec) {
 			s.Hosts = []sandbox.Host{{Name: "db", IP: "10.0.0.1"}, {Name: "six", IP: "fe80::1"}}
 		}, want: "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.1\tdb\nfe80::1\tsix\n"},
 		{name: "no such address", change: func(s *sandbox.Spec) { s.Hosts = []sandbox.Host{{Name: "db", IP: "db"}} }, wantErr: `add host "db"`},
 		{name: "devices", script: "ls /dev | tr '\\n' ' '", want: devices()},
-		{name: "they work", script: "echo x >/dev/null; head -c2 /dev/zero | wc -c; head -c2 /dev/urandom | wc -c; echo x >/dev/full",
-			want: "2\n2\nsh: write error: No space left on device\n", code: 1},
+		{
+			name: "they work", script: "echo x >/dev/null; head -c2 /dev/zero | wc -c; head -c2 /dev/urandom | wc -c; echo x >/dev/full",
+			want: "2\n2\nsh: write error: No space left on device\n", code: 1,
+		},
 		{name: "shared memory", script: "df -k /dev/shm | awk 'END {print $2}'", want: "65536\n"},
 		{name: "more of it", script: "df -k /dev/shm | awk 'END {print $2}'", change: func(s *sandbox.Spec) { s.ShmSize = 8 << 20 }, want: "8192\n"},
 		{name: "masked files are empty", script: "cat /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | wc -c", want: "0\n"},
