@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/slipway-build/slipway/engine/content"
 	"github.com/slipway-build/slipway/engine/dockerfile"
 	"github.com/slipway-build/slipway/engine/export"
@@ -67,12 +69,19 @@ func (b *build) output(req Request, o Output, i int) (out output, err error) {
 	switch o.Type {
 	case "local", "tar", "cacheonly":
 	default:
-		out.packing = &tree.Packing{
-			PackOptions: layer.PackOptions{Compression: layer.Compression(p.Compression), Level: max(p.Level, 0)},
-			Force:       p.Force,
-		}
+		out.packing = packing(p)
 	}
 	return out, nil
+}
+
+// packing translates the attributes of an output, where -1 is the default
+// level and 0 is gzip's for not compressing.
+func packing(p export.Packing) *tree.Packing {
+	opts := layer.PackOptions{Compression: layer.Compression(p.Compression), Level: max(p.Level, 0)}
+	if p.Level == 0 && opts.Matches(ocispec.MediaTypeImageLayerGzip) {
+		opts.Level = layer.NoCompression
+	}
+	return &tree.Packing{PackOptions: opts, Force: p.Force}
 }
 
 // packings are the different forms in which outputs want layers.

@@ -113,7 +113,7 @@ type Output struct {
 type Result struct {
 	Digest   digest.Digest // of the index, or of the manifest if there is only one
 	Config   digest.Digest // image ID: of the config of the first platform
-	Names    []string      // full names under which it was pushed
+	Names    []string      // full names that its outputs gave it
 	Metadata map[string]any
 	Warnings []dockerfile.Warning
 	Unused   []string // build args that were given and not consumed

@@ -21,13 +21,17 @@ import (
 type PackOptions struct {
 	Compression Compression // empty means Gzip
 
-	// Level is how hard to try: 1 to 9 with gzip, 1 to 22 with zstd, 0 for the
-	// default.
+	// Level is how hard to try: 1 to 9 with gzip, or NoCompression; 1 to 22
+	// with zstd; 0 for the default.
 	Level int
 
 	// Epoch is as in [WriteOptions].
 	Epoch *time.Time
 }
+
+// NoCompression is the level of gzip that only frames: what other programs call
+// level 0.
+const NoCompression = -1
 
 // Both are part of the format: the blocks are compressed side by side, and how
 // many at a time makes no difference to the bytes, but where they end does.
@@ -174,11 +178,13 @@ type nopCloser struct{ io.Writer }
 func (nopCloser) Close() error { return nil }
 
 func newGzipWriter(w io.Writer, level int) (io.WriteCloser, error) {
-	if level == 0 {
+	switch {
+	case level == 0:
 		level = defaultGzipLevel
-	}
-	if level < 1 || level > 9 {
-		return nil, fmt.Errorf("gzip level %d is not between 1 and 9", level)
+	case level == NoCompression:
+		level = pgzip.NoCompression
+	case level < 0 || level > 9:
+		return nil, fmt.Errorf("gzip level %d is not between 0 and 9", level)
 	}
 	sink := &sink{w: w}
 	z, err := pgzip.NewWriterLevel(sink, level)

@@ -122,7 +122,7 @@ func TestPack_Golden(t *testing.T) {
 
 func TestPack_RefusesWhatItDoesNotKnow(t *testing.T) {
 	for _, opts := range []layer.PackOptions{
-		{Compression: "lz4"}, {Compression: layer.Bzip2}, {Level: 10}, {Level: -1}, {Compression: layer.Zstd, Level: 23},
+		{Compression: "lz4"}, {Compression: layer.Bzip2}, {Level: 10}, {Level: -2}, {Compression: layer.Zstd, Level: 23},
 	} {
 		if _, _, err := layer.Pack(t.Context(), openStore(t), t.TempDir(), opts); err == nil {
 			t.Errorf("%v was accepted", opts)
