@@ -47,6 +47,7 @@ func TestPack_RoundTripInEveryForm(t *testing.T) {
 	forms := []layer.PackOptions{
 		{},
 		{Compression: layer.Gzip, Level: 1},
+		{Compression: layer.Gzip, Level: layer.NoCompression},
 		{Compression: layer.Gzip, Level: 9},
 		{Compression: layer.Zstd},
 		{Compression: layer.Zstd, Level: 1},
