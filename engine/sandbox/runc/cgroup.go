@@ -26,12 +26,11 @@ const cgroupRoot = "/sys/fs/cgroup"
 // cgroupFS is what there is of cgroups, and where in them this process is.
 //
 // With cgroup v1 the thread of a run joins the groups before the container is
-// started, which then is born into them: a thread may move itself without the
-// global lock that moving another process takes, which costs milliseconds for
-// each hierarchy. It joins only what is of use: memory, to learn of OOM kills,
-// and devices, without which CAP_MKNOD would open every disk; and of other
-// hierarchies a parent that somebody has made. With cgroup v2 threads can't be moved alone,
-// and libcontainer moves the container.
+// started, which then is born into them. It joins only what is of use: memory,
+// to learn of OOM kills, and devices, without which CAP_MKNOD would open every
+// disk; and of other hierarchies a parent that somebody has made. Each costs
+// some tenths of a millisecond. With cgroup v2 a thread can't be moved without
+// its process, and libcontainer moves the container.
 type cgroupFS struct {
 	instance    *instance
 	unified     bool
