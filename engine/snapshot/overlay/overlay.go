@@ -46,6 +46,7 @@ func Open(dir string) (*Snapshotter, error) {
 			return nil, fmt.Errorf("open layers: %w", err)
 		}
 	}
+	spread(filepath.Join(dir, "drafts"))
 	// But this one is shown as a root.
 	if err := os.Chmod(filepath.Join(dir, "empty"), 0o755); err != nil {
 		return nil, fmt.Errorf("open layers: %w", err)
