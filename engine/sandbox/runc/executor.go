@@ -64,7 +64,7 @@ func New(opts Options) (*Executor, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("look for cgroups: %w", err), inst.close())
 	}
-	return &Executor{opts: opts, caps: caps, instance: inst, cgroups: groups}, nil
+	return &Executor{opts: opts, caps: caps, instance: inst, cgroups: groups, guard: guard{instance: inst}}, nil
 }
 
 // Close ends the executor, and removes what it keeps on disk. No run may be in

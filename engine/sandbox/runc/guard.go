@@ -5,8 +5,10 @@ package runc
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +18,11 @@ import (
 // kernel does that by itself, as their first process asks for it, but forgets it
 // when that process becomes another user: RUN su, RUN gosu, RUN sudo. The guard
 // holds a descriptor of every first process, and learns of our end by the end
-// of a connection. It is this binary again, started once, when it is needed.
+// of a connection. Then it also removes what is left of the instance. It is this
+// binary again, started once, when it is needed.
 type guard struct {
+	instance *instance
+
 	mu   sync.Mutex
 	conn *os.File // nil: not started
 	cmd  *exec.Cmd
@@ -69,7 +74,7 @@ func (g *guard) start() error {
 	}
 	ours, theirs := os.NewFile(uintptr(fds[0]), "guard"), os.NewFile(uintptr(fds[1]), "guard")
 	defer theirs.Close()
-	cmd := exec.Command("/proc/self/exe", "init", "guard") //nolint:noctx // it outlives every context
+	cmd := exec.Command("/proc/self/exe", "init", "guard", g.instance.dir) //nolint:noctx // it outlives every context
 	cmd.Args[0] = os.Args[0]
 	cmd.Dir = "/"
 	cmd.Env = []string{"GOMAXPROCS=1"}
@@ -87,6 +92,8 @@ func (g *guard) stop() error {
 	if g.conn == nil {
 		return nil
 	}
+	// A message without a descriptor says that all is in order.
+	_ = unix.Sendmsg(int(g.conn.Fd()), []byte{0}, nil, nil, unix.MSG_NOSIGNAL)
 	err := g.conn.Close()
 	_ = g.cmd.Wait() // however it ended
 	g.conn, g.cmd = nil, nil
@@ -100,31 +107,27 @@ func (g *guard) close() error {
 	return g.stop()
 }
 
+// errEnd is the end that was announced.
+var errEnd = errors.New("nothing more to guard")
+
 // keepGuard is the guard's process: it takes descriptors of processes, until
-// they end or the connection does. Then it kills those that are left.
-func keepGuard() {
+// they end or the connection does. Then it kills those that are left, and
+// removes the instance in dir.
+func keepGuard(dir string) {
 	watched := []unix.PollFd{{Fd: guardFD, Events: unix.POLLIN}}
 	for {
 		_, err := unix.Poll(watched, -1)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
-		if err != nil {
-			break
-		}
-		left := watched[:1]
-		for _, p := range watched[1:] {
-			if p.Revents != 0 { // it ended
-				_ = unix.Close(int(p.Fd))
-				continue
-			}
-			left = append(left, p)
-		}
-		watched = left
-		if watched[0].Revents == 0 {
+		watched = running(watched)
+		if err == nil && watched[0].Revents == 0 {
 			continue
 		}
 		fd, err := receive()
+		if errors.Is(err, errEnd) {
+			return
+		}
 		if err != nil {
 			break
 		}
@@ -132,6 +135,39 @@ func keepGuard() {
 	}
 	for _, p := range watched[1:] {
 		_ = unix.PidfdSendSignal(int(p.Fd), unix.SIGKILL, nil, 0)
+	}
+	removeDead(dir, watched)
+}
+
+// running returns watched without the processes that have ended.
+func running(watched []unix.PollFd) []unix.PollFd {
+	left := watched[:1]
+	for _, p := range watched[1:] {
+		if p.Revents != 0 {
+			_ = unix.Close(int(p.Fd))
+			continue
+		}
+		left = append(left, p)
+	}
+	return left
+}
+
+// removeDead removes the instance in dir once its process and its containers are
+// gone. What it can't remove within a few seconds is left to the next one.
+func removeDead(dir string, watched []unix.PollFd) {
+	for range 500 {
+		_, _ = unix.Poll(watched[1:], 10) // milliseconds
+		if watched = running(watched); len(watched) > 1 {
+			continue
+		}
+		dead := &instance{name: filepath.Base(dir), dir: dir}
+		var err error
+		if dead.lock, err = lock(dead.path("lock"), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			err = dead.close()
+		}
+		if err == nil || errors.Is(err, fs.ErrNotExist) {
+			return
+		}
 	}
 }
 
@@ -144,6 +180,9 @@ func receive() (int, error) {
 	}
 	if n == 0 {
 		return -1, errors.New("the connection has ended")
+	}
+	if oobn == 0 {
+		return -1, errEnd
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil || len(messages) != 1 {

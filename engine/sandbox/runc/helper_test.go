@@ -10,9 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/engine/sandbox"
 	"github.com/slipway-build/slipway/engine/sandbox/runc"
@@ -68,13 +71,46 @@ func helper(t *testing.T, state string, root sandboxtest.Root, prepare, script s
 	return exec.CommandContext(t.Context(), args[0], args[1:]...)
 }
 
+// started starts a helper whose script says "started", and waits for that. It
+// returns the cgroups that the helper made.
+func started(t *testing.T, cmd *exec.Cmd, state string) []string {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && lines.Text() != "started" {
+	}
+	files, err := filepath.Glob(filepath.Join(state, "*", "cgroups"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("cgroups are noted in %v, %v", files, err)
+	}
+	b, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(b))
+}
+
+func kill(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+}
+
 // A script runs until the process that runs it is killed. Whether the container
 // is process 1 as root, or has become somebody else, nothing of it is left.
 func TestInvariant14_NothingRunsAfterSIGKILL(t *testing.T) {
 	mark := fmt.Sprint(900000000 + os.Getpid())
 	tests := []struct{ name, script string }{
 		{"as root", "echo started; exec sleep " + mark},
-		{"with children", "echo started; sleep " + mark + " & sleep " + mark + "; wait"},
+		{"with children", "sleep " + mark + " & sleep " + mark + " & echo started; wait"},
 		{"as another user", "exec su app -c 'echo started; exec sleep " + mark + "'"},
 		{"ignoring signals", "trap '' TERM HUP INT; echo started; sleep " + mark},
 	}
@@ -82,55 +118,71 @@ func TestInvariant14_NothingRunsAfterSIGKILL(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			root, state := sandboxtest.Busybox(t), t.TempDir()
 			cmd := helper(t, state, root, "", tt.script)
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			lines := bufio.NewScanner(out)
-			for lines.Scan() && lines.Text() != "started" {
-			}
+			groups := started(t, cmd, state)
 			if len(processes(t, mark)) == 0 {
 				t.Fatal("the script does not run")
 			}
-			if err := cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			_ = cmd.Wait()
+			kill(t, cmd)
 			eventually(t, "the script still runs", func() bool { return len(processes(t, mark)) == 0 })
 			eventually(t, "something is still mounted", func() bool { return !mounted(t, state) && !mounted(t, root.Dir) })
-			checkSweep(t, state)
+			eventually(t, "the guard still runs", func() bool { return len(processes(t, state)) == 0 })
+			checkRemoved(t, state, groups)
 		})
 	}
 }
 
-// checkSweep checks that what was left in state is removed by the next one to
-// use it: directories and cgroups.
-func checkSweep(t *testing.T, state string) {
+// If the guard was killed too, the kernel ends the container, and the next
+// executor removes what is left, but nothing of one that is in use.
+func TestInvariant14_TheNextOneCleansUp(t *testing.T) {
+	mark := fmt.Sprint(800000000 + os.Getpid())
+	root, state := sandboxtest.Busybox(t), t.TempDir()
+	cmd := helper(t, state, root, "", "echo started; exec sleep "+mark)
+	groups := started(t, cmd, state)
+	for _, file := range mustGlob(t, "/proc/[0-9]*/cmdline") {
+		b, _ := os.ReadFile(file) // it may be gone by now
+		if args := strings.Split(string(b), "\x00"); len(args) > 3 && args[1] == "init" && strings.HasPrefix(args[3], state) {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	eventually(t, "the guard still runs", func() bool { return len(processes(t, state+"/")) == 0 })
+	kill(t, cmd)
+	eventually(t, "the script still runs", func() bool { return len(processes(t, mark)) == 0 })
+	eventually(t, "something is still mounted", func() bool { return !mounted(t, state) })
+
+	var executors []*runc.Executor
+	for range 2 {
+		ex, err := runc.New(runc.Options{Root: state})
+		if err != nil {
+			t.Fatal(err)
+		}
+		executors = append(executors, ex)
+	}
+	for _, ex := range executors {
+		if _, err := sandboxtest.Run(t, ex, sandboxtest.Busybox(t), "true"); err != nil {
+			t.Error(err)
+		}
+		if err := ex.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	checkRemoved(t, state, groups)
+}
+
+func checkRemoved(t *testing.T, state string, groups []string) {
 	t.Helper()
-	left, err := filepath.Glob(filepath.Join(state, "*", "cgroups"))
-	if err != nil || len(left) != 1 {
-		t.Fatalf("the killed process left %v, %v", left, err)
-	}
-	b, err := os.ReadFile(left[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	ex := openWith(t, runc.Options{Root: state})
-	for dir := range strings.FieldsSeq(string(b)) {
+	for _, dir := range groups {
 		if _, err := os.Stat(dir); err == nil {
 			t.Errorf("cgroup %s is left", dir)
 		}
 	}
-	if _, err := os.Stat(filepath.Dir(left[0])); err == nil {
-		t.Errorf("%s is left", filepath.Dir(left[0]))
-	}
-	// One that is in use is not removed.
-	openWith(t, runc.Options{Root: state})
-	if _, err := sandboxtest.Run(t, ex, sandboxtest.Busybox(t), "true"); err != nil {
-		t.Error(err)
+	if left, err := os.ReadDir(state); err != nil || len(left) != 1 { // the lock
+		t.Errorf("left in the state directory: %v, %v", left, err)
 	}
 }
 
@@ -202,9 +254,7 @@ func TestCgroups_Surroundings(t *testing.T) {
 			if err != nil || !strings.HasPrefix(got, want) {
 				t.Errorf("%v\n%s", err, out)
 			}
-			if left, err := os.ReadDir(state); err != nil || len(left) != 1 { // the lock
-				t.Errorf("left in the state directory: %v, %v", left, err)
-			}
+			checkRemoved(t, state, nil)
 		})
 	}
 }

@@ -23,8 +23,8 @@ func Init() {
 	if len(os.Args) < 2 || os.Args[1] != "init" {
 		return
 	}
-	if len(os.Args) == 3 && os.Args[2] == "guard" {
-		keepGuard()
+	if len(os.Args) == 4 && os.Args[2] == "guard" {
+		keepGuard(os.Args[3])
 		os.Exit(0) //nolint:forbidigo // as libcontainer.Init does
 	}
 	// It can't fail; and if the parent is gone already, its pipes are closed.
