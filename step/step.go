@@ -44,8 +44,11 @@ type Env struct {
 	Open func(ctx context.Context, opts engine.Options) (Builder, error)
 }
 
-// Executor runs containers.
-type Executor = sandbox.Executor
+// Executor runs containers. Close is called when the build has ended.
+type Executor interface {
+	sandbox.Executor
+	Close() error
+}
 
 // Builder is what a step needs of an [engine.Engine].
 type Builder interface {
@@ -116,13 +119,24 @@ func openEngine(ctx context.Context, cfg Config, env Env, sink progress.Sink) (B
 	if !env.Root {
 		return nil, diag.Hint(errors.New("open engine: this process does not run as root"), "%s", rootHint)
 	}
-	var err error
-	if opts.Executor, err = env.Executor(filepath.Join(cfg.Root, "run")); err != nil {
-		return nil, err
-	}
-	e, err := engine.Open(ctx, opts)
+	x, err := env.Executor(filepath.Join(cfg.Root, "run"))
 	if err != nil {
 		return nil, err
 	}
-	return e, nil
+	opts.Executor = x
+	e, err := engine.Open(ctx, opts)
+	if err != nil {
+		return nil, errors.Join(err, x.Close())
+	}
+	return opened{e, x}, nil
 }
+
+// opened is an engine with what was opened for it.
+type opened struct {
+	*engine.Engine
+	executor Executor
+}
+
+// Close closes both.
+func (o opened) Close() error { return errors.Join(o.Engine.Close(), o.executor.Close()) }
+
