@@ -53,7 +53,7 @@ type environment struct {
 func main() {
 	ctx, stop := withSignals(context.Background())
 	env := environment{
-		lookup: os.LookupEnv, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		lookup: os.LookupEnv, stdin: input{ctx, os.Stdin}, stdout: newOutput(ctx, os.Stdout), stderr: os.Stderr,
 		piped: !term.IsTerminal(int(os.Stdout.Fd())), size: terminalSize(os.Stderr), root: os.Geteuid() == 0,
 	}
 	code := exit(ctx, env, dispatch(ctx, env, os.Args[1:]))
