@@ -139,4 +139,3 @@ type opened struct {
 
 // Close closes both.
 func (o opened) Close() error { return errors.Join(o.Engine.Close(), o.executor.Close()) }
-
