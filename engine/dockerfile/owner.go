@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/slipway-build/slipway/engine/diag"
 	"github.com/slipway-build/slipway/engine/graph"
@@ -47,12 +48,15 @@ func account(s string) (string, error) {
 	return s, nil // a name
 }
 
-// symbolic is a symbolic mode of chmod.
-var symbolic = regexp.MustCompile(`^[ugoa]*(?:[-+=][rwxXstugo]*)+(?:,[ugoa]*(?:[-+=][rwxXstugo]*)+)*$`)
+// symbolic is a symbolic mode of chmod. Like every pattern of ours it is compiled
+// when it is first used: what a package does at its start, every RUN does again.
+var symbolic = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[ugoa]*(?:[-+=][rwxXstugo]*)+(?:,[ugoa]*(?:[-+=][rwxXstugo]*)+)*$`)
+})
 
 // parseMode checks a --chmod and puts it into its canonical form.
 func parseMode(s string) (string, error) {
-	if s == "" || symbolic.MatchString(s) {
+	if s == "" || symbolic().MatchString(s) {
 		return s, nil
 	}
 	n, err := strconv.ParseUint(s, 8, 32)

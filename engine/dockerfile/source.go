@@ -4,17 +4,18 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 // scpStyle is git@host:path.
-var scpStyle = regexp.MustCompile(`^[a-zA-Z0-9-_]+@[a-zA-Z0-9-.]+:`)
+var scpStyle = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9-_]+@[a-zA-Z0-9-.]+:`) })
 
 // isGit reports whether a source of ADD is a git repository: a URL whose scheme
 // or whose .git says so.
 func isGit(src string) bool {
 	scheme, _, ok := strings.Cut(src, "://")
 	if !ok {
-		return scpStyle.MatchString(src)
+		return scpStyle().MatchString(src)
 	}
 	switch strings.ToLower(scheme) {
 	case "git", "ssh":
