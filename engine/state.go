@@ -23,7 +23,8 @@ const stateVersion = "1"
 // state is the state directory and the hold that this process has on it.
 //
 //	version     stateVersion
-//	lock        held shared by whoever builds, exclusively by whoever prunes
+//	lock        held shared by whoever builds, exclusively by whoever prunes or
+//	            removes what killed processes left behind
 //	holders/    a file for each process that has it open, locked while it lives
 //	used        when and in which boot of the machine it was last used
 //	content/    blobs by digest
@@ -62,7 +63,12 @@ func openStateAs(ctx context.Context, root string, how int, wait bool) (*state, 
 	if s.lock, err = os.OpenFile(s.path("lock"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
-	if err := flock(ctx, s.lock, how, wait); err != nil {
+	// Who comes first is alone for a moment, and cleans up.
+	alone := flock(ctx, s.lock, unix.LOCK_EX, false) == nil
+	if !alone {
+		err = flock(ctx, s.lock, how, wait)
+	}
+	if err != nil {
 		holders := s.holders()
 		_ = s.lock.Close()
 		if errors.Is(err, errInUse) && len(holders) > 0 {
@@ -70,7 +76,10 @@ func openStateAs(ctx context.Context, root string, how int, wait bool) (*state, 
 		}
 		return nil, fmt.Errorf("lock state directory %s: %w", root, err)
 	}
-	if err := s.hold(ctx); err != nil {
+	if alone || how == unix.LOCK_EX {
+		s.removeOrphans()
+	}
+	if err := s.hold(ctx, how); err != nil {
 		return nil, errors.Join(fmt.Errorf("open state directory: %w", err), s.close())
 	}
 	return s, nil
@@ -94,10 +103,13 @@ func (s *state) make() error {
 	return nil
 }
 
-// hold says that this process has the directory open, drops what a crash of
-// the machine may have damaged, and removes what killed processes left behind.
-func (s *state) hold(ctx context.Context) (err error) {
-	if err := s.dropUnsynced(ctx); err != nil {
+// hold says that this process has the directory open, and drops what a crash of
+// the machine may have damaged.
+func (s *state) hold(ctx context.Context, how int) (err error) {
+	if err := s.dropUnsynced(ctx, how); err != nil {
+		return err
+	}
+	if err := flock(ctx, s.lock, how, true); err != nil {
 		return err
 	}
 	s.holder, err = os.CreateTemp(s.path("holders"), strconv.Itoa(os.Getpid())+"-")
@@ -109,6 +121,23 @@ func (s *state) hold(ctx context.Context) (err error) {
 	}
 	s.sweep("tmp")
 	return nil
+}
+
+// removeOrphans removes what killed processes have not finished. Nobody else
+// may have the directory open. Drafts and containers have locks of their own,
+// and go without that.
+func (s *state) removeOrphans() {
+	for _, pattern := range []string{
+		".tmp-*", "holders/*", "tmp/*", "content/ingest/*", "mounts/*/new", "records/new/*", "records/*.tmp",
+	} {
+		names, err := filepath.Glob(s.path(pattern))
+		if err != nil {
+			continue
+		}
+		for _, name := range names {
+			_ = os.RemoveAll(name) // the next one tries again
+		}
+	}
 }
 
 // holders returns the processes that have the directory open. Files of those
@@ -194,7 +223,7 @@ func (s *state) close() error {
 // flock takes a lock. If it does not wait, the error wraps errInUse when
 // somebody else has the lock; waiting ends with ctx.
 func flock(ctx context.Context, f *os.File, how int, wait bool) error {
-	const poll = 50 * time.Millisecond
+	const poll = 10 * time.Millisecond
 	for {
 		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {

@@ -19,8 +19,8 @@ import (
 const writtenBack = 2 * time.Minute
 
 // dropUnsynced empties the state if the machine may have crashed before what
-// is in it had been written to the disk.
-func (s *state) dropUnsynced(ctx context.Context) error {
+// is in it had been written to the disk. It leaves the lock as how says.
+func (s *state) dropUnsynced(ctx context.Context, how int) error {
 	if !s.unsynced() {
 		return s.noteUse(stillOpen)
 	}
@@ -40,7 +40,7 @@ func (s *state) dropUnsynced(ctx context.Context) error {
 	if err := s.noteUse(stillOpen); err != nil {
 		return err
 	}
-	return flock(ctx, s.lock, unix.LOCK_SH, true)
+	return flock(ctx, s.lock, how, true)
 }
 
 // stillOpen stands in for the time of the last use while there is none.

@@ -11,6 +11,7 @@ package record
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -50,7 +51,7 @@ type Store struct {
 
 // Open opens the records in opts.Dir, which is made if it does not exist.
 func Open(opts Options) (*Store, error) {
-	for _, kind := range kinds {
+	for _, kind := range []string{keys, files, layers, unfinished} {
 		if err := os.MkdirAll(filepath.Join(opts.Dir, kind), 0o700); err != nil {
 			return nil, fmt.Errorf("open records: %w", err)
 		}
@@ -65,7 +66,9 @@ const (
 	layers = "layers"
 )
 
-var kinds = []string{keys, files, layers}
+// unfinished is the directory of records that are being written. Whoever knows
+// that nobody is may remove them.
+const unfinished = "new"
 
 // A keyRecord says which layer a node put on its base.
 type keyRecord struct {
@@ -158,8 +161,11 @@ func (s *Store) tryWrite(kind, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	p := s.path(kind, name)
-	f, err := createTemp(filepath.Dir(p))
+	aside := filepath.Join(s.opts.Dir, unfinished)
+	f, err := os.CreateTemp(aside, "")
+	if errors.Is(err, fs.ErrNotExist) && os.MkdirAll(aside, 0o700) == nil {
+		f, err = os.CreateTemp(aside, "")
+	}
 	if err != nil {
 		return err
 	}
@@ -168,7 +174,7 @@ func (s *Store) tryWrite(kind, name string, v any) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), p)
+		err = moveTo(s.path(kind, name), f.Name())
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
@@ -176,18 +182,16 @@ func (s *Store) tryWrite(kind, name string, v any) error {
 	return err
 }
 
-// tempPrefix begins the names of files that are being written.
-const tempPrefix = ".tmp-"
-
-func createTemp(dir string) (*os.File, error) {
-	f, err := os.CreateTemp(dir, tempPrefix)
-	if err == nil {
-		return f, nil
+// moveTo renames the file from to path, whose directory may be missing.
+func moveTo(path, from string) error {
+	err := os.Rename(from, path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
 	}
-	return os.CreateTemp(dir, tempPrefix)
+	return os.Rename(from, path)
 }
 
 // Walk calls fn for each record: its path, size and last use. Pruning uses it;
