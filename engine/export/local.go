@@ -39,20 +39,22 @@ func (l *localDir) Export(ctx context.Context, a Artifact) (content.Descriptor, 
 
 func (l *localDir) export(ctx context.Context, a Artifact) (err error) {
 	dest := filepath.Clean(l.dest)
-	stage := filepath.Join(dest, filepath.Base(beside(dest)))
+	inside := filepath.Join(dest, "stage")
 	_, err = os.Stat(dest)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	if fresh {
 		if err := os.MkdirAll(filepath.Dir(dest), 0o755); err != nil {
 			return err
 		}
-		stage = beside(dest)
+		inside = dest
 	} else if err != nil {
 		return err
 	}
-	if err := os.Mkdir(stage, 0o700); err != nil {
+	stage, lock, err := makeBeside(inside)
+	if err != nil {
 		return err
 	}
+	defer lock.Close()
 	defer func() { err = errors.Join(err, removeAll(stage)) }()
 	if err := l.fill(ctx, a, stage); err != nil {
 		return err

@@ -2,7 +2,6 @@ package export
 
 import (
 	"bufio"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -44,14 +43,12 @@ func (o output) write(fill func(io.Writer) error) error {
 	if err != nil {
 		return err
 	}
-	err = writeAndClose(f, fill, f.Sync)
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
+	// Closing it gives up the lock, so by then it has its name.
+	err = writeAndClose(f, fill, f.Sync, func() error { return os.Rename(f.Name(), path) })
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		_ = os.Remove(f.Name())
 	}
-	return nil
+	return err
 }
 
 // writeAndClose fills w, runs finish and closes.
@@ -70,14 +67,4 @@ func writeAndClose(w io.WriteCloser, fill func(io.Writer) error, finish ...func(
 		err = cerr
 	}
 	return err
-}
-
-// createBeside creates a file that is going to be renamed to path.
-func createBeside(path string) (*os.File, error) {
-	return os.OpenFile(beside(path), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-}
-
-// beside returns a hidden name in the directory of path that nothing has.
-func beside(path string) string {
-	return filepath.Join(filepath.Dir(path), ".slipway-"+rand.Text())
 }
