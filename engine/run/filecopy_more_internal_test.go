@@ -75,6 +75,22 @@ func TestCopyFiles_KeepsAttributes(t *testing.T) {
 	}
 }
 
+// To overlayfs such a device is a whiteout: with --link, where files are not
+// written through a mount that refuses it, it would delete what is below.
+func TestCopyFiles_RefusesDevicesThatAreWhiteouts(t *testing.T) {
+	needRoot(t)
+	from, to := t.TempDir(), t.TempDir()
+	check(t, unix.Mknod(from+"/passwd", unix.S_IFCHR|0o666, 0))
+	op := graph.Copy{Link: true, Dest: "/etc", DestDir: true, Sources: []graph.CopySource{{Request: src("/").Request}}}
+	err := copyFiles(t.Context(), op, open(t, to), []tree.View{{Root: open(t, from)}}, []solve.Read{{}}, time.Now)
+	if err == nil || !strings.Contains(err.Error(), "/passwd: character device 0/0") {
+		t.Errorf("error = %v, want one that names /passwd", err)
+	}
+	if _, err := os.Lstat(to + "/etc/passwd"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a whiteout was written: %v", err)
+	}
+}
+
 func TestCopyFiles_KeepsHoles(t *testing.T) {
 	needRoot(t)
 	from := t.TempDir()

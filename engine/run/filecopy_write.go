@@ -78,6 +78,9 @@ func (p *pool) file(t copyTask) error {
 	if t.e.Type() == unix.S_IFREG {
 		return p.regular(t)
 	}
+	if t.e.Type() == unix.S_IFCHR && t.e.Stat.Rdev == 0 { // a whiteout where nothing is mounted over what is written
+		return fmt.Errorf("copy %s: character device 0/0 is not supported: it would delete a file of the layers below", t.e.Path())
+	}
 	xattrs, err := t.e.Xattrs()
 	if err != nil {
 		return err
