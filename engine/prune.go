@@ -120,6 +120,9 @@ func (s *state) blobs(context.Context) ([]Usage, error) {
 			return err
 		}
 		fi, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // removed by a build
+		}
 		if err != nil {
 			return err
 		}
@@ -180,13 +183,20 @@ func (s *state) records(context.Context) ([]Usage, error) {
 	return []Usage{u}, nil
 }
 
+// treeSize adds up the files in dir, which may come and go meanwhile.
 func treeSize(dir string) (int64, error) {
 	var n int64
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
 		fi, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err == nil {
 			n += fi.Size()
 		}

@@ -194,14 +194,20 @@ func moveTo(path, from string) error {
 	return os.Rename(from, path)
 }
 
-// Walk calls fn for each record: its path, size and last use. Pruning uses it;
-// nobody may be writing.
+// Walk calls fn for each record: its path, size and last use. What others
+// remove meanwhile is left out.
 func (s *Store) Walk(fn func(path string, size int64, used time.Time) error) error {
 	return filepath.WalkDir(s.opts.Dir, func(p string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
 		fi, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
