@@ -72,7 +72,7 @@ func (s *Store) Fetch(ctx context.Context, desc Descriptor) (io.ReadCloser, erro
 	f, err := os.Open(p)
 	if err == nil && !s.has(desc) {
 		_ = f.Close()
-		return s.fetchInstead(ctx, desc, s.damaged(desc))
+		return s.fetchInstead(ctx, desc)
 	}
 	if err == nil {
 		now := time.Now()
@@ -85,8 +85,17 @@ func (s *Store) Fetch(ctx context.Context, desc Descriptor) (io.ReadCloser, erro
 	return s.remote.Fetch(ctx, desc)
 }
 
-// fetchInstead opens the remote blob in place of one that was damaged.
-func (s *Store) fetchInstead(ctx context.Context, desc Descriptor, damaged error) (io.ReadCloser, error) {
+// fetchInstead opens the remote blob in place of one whose size is not what desc
+// says. If that is because desc is wrong, the blob stays: a manifest that lies
+// must not take away what other images have.
+func (s *Store) fetchInstead(ctx context.Context, desc Descriptor) (io.ReadCloser, error) {
+	damaged := s.Verify(ctx, Descriptor{Digest: desc.Digest})
+	if damaged == nil {
+		return nil, fmt.Errorf("open blob %s: its size is not the %d bytes of its descriptor", desc.Digest, desc.Size)
+	}
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if s.remote == nil {
 		return nil, damaged
 	}

@@ -195,6 +195,24 @@ func TestStore_FetchesATruncatedBlobAgain(t *testing.T) {
 	}
 }
 
+func TestStore_KeepsABlobOfWhichADescriptorLies(t *testing.T) {
+	desc := describe("hello")
+	s, _ := open(t, &remote{blobs: map[digest.Digest]string{desc.Digest: "hello"}})
+	if err := s.Add(t.Context(), desc, strings.NewReader("hello")); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int64{1, 1 << 40} {
+		lie := desc
+		lie.Size = size
+		if err := s.Ensure(t.Context(), lie); err == nil || errors.As(err, new(*content.Damaged)) {
+			t.Errorf("Ensure with size %d: %v", size, err)
+		}
+		if got, err := s.Stat(desc.Digest); err != nil || got != 5 {
+			t.Errorf("after a descriptor with size %d: %d bytes, %v", size, got, err)
+		}
+	}
+}
+
 func TestStore_StopsWhenCancelled(t *testing.T) {
 	s, dir := open(t, nil)
 	ctx, cancel := context.WithCancelCause(t.Context())
