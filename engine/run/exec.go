@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/slipway-build/slipway/engine/diag"
 	"github.com/slipway-build/slipway/engine/graph"
 	"github.com/slipway-build/slipway/engine/inroot"
@@ -58,19 +60,21 @@ func (r *Runner) exec(ctx context.Context, op graph.Exec, task solve.Task) (tree
 	stdout.flush()
 	stderr.flush()
 	if err != nil {
-		return tree.Layer{}, explain(err, op)
+		return tree.Layer{}, explain(err, op, draft.Dir())
 	}
 	return r.commit(ctx, draft, task.In[0].Tree)
 }
 
-// explain says which command it was, as BuildKit does.
-func explain(err error, op graph.Exec) error {
+// explain says which command it was, as BuildKit does. It wrote to dir.
+func explain(err error, op graph.Exec, dir string) error {
 	exit, ok := errors.AsType[*sandbox.ExitError](err)
 	if !ok {
 		return err
 	}
 	err = fmt.Errorf("process %q did not complete successfully: %w", strings.Join(op.Args, " "), err)
 	switch {
+	case full(dir):
+		return diag.Hint(err, "The disk of %s is full. Make room, for example with slipway prune, or name another directory with --root.", dir)
 	case exit.OOMKilled:
 		return diag.Hint(err, "Give the build more memory, or run fewer steps at once: --max-parallelism 1.")
 	case exit.Code == 127:
@@ -79,6 +83,14 @@ func explain(err error, op graph.Exec) error {
 		return diag.Hint(err, "A command could not be executed. Is the file executable, and made for this platform?")
 	}
 	return err
+}
+
+// full reports whether the disk of dir has next to nothing left.
+func full(dir string) bool {
+	const little = 256 << 10
+	var st unix.Statfs_t
+	err := unix.Statfs(dir, &st)
+	return err == nil && (int64(st.Bavail)*st.Bsize < little || st.Files > 0 && st.Ffree == 0)
 }
 
 func network(m graph.NetworkMode) sandbox.Network {
