@@ -91,3 +91,31 @@ func (p *process) untilLines(n int) (ended bool) {
 		}
 	}
 }
+
+// TestInvariant14_KilledWhilePruning kills a prune that is about to remove a
+// layer, and builds with what it has left.
+func TestInvariant14_KilledWhilePruning(t *testing.T) {
+	needSandbox(t)
+	t.Parallel()
+	r := newRig(t, killedContext)
+	args := []string{"build", "--metadata-file", "meta.json", "-o", "type=oci,dest=out", "."}
+	r.mustRun(args...)
+	want := r.digest("meta.json")
+	drafts := filepath.Join(r.state, "snapshots", "drafts")
+	unlock := r.locked(drafts) // where a layer goes to be removed
+	p := r.start(nil, nil, "prune", "--all")
+	p.until("removing", func() bool { return p.opened(drafts) })
+	_ = p.cmd.Process.Signal(syscall.SIGKILL)
+	if code := p.wait(); code != 137 {
+		t.Errorf("exit code %d\n%s", code, p.log)
+	}
+	unlock()
+	r.whole()
+	r.mustRun(args...)
+	if got := r.digest("meta.json"); got != want {
+		t.Errorf("it is %s, want %s", got, want)
+	}
+	r.tidy()
+	r.mustRun("prune", "--all")
+	r.tidy()
+}
