@@ -174,7 +174,7 @@ func (c *copier) source(ctx context.Context, op graph.Copy, src graph.CopySource
 // vanished turns the error for a file that isn't there into one that says that
 // it was there when it was hashed.
 func vanished(err error, name string, v tree.View, read solve.Read) error {
-	if !v.Local || read.Digest == "" || !errors.Is(err, fs.ErrNotExist) {
+	if !v.Local || read.Digest == "" || !errors.Is(err, fs.ErrNotExist) || errors.Is(err, solve.ErrChanged) {
 		return err
 	}
 	if pe, ok := errors.AsType[*fs.PathError](err); ok {

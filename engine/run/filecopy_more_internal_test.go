@@ -207,6 +207,23 @@ func TestCopyFiles_Unpacks(t *testing.T) {
 	}
 }
 
+// A link to what isn't there is the archive's fault: nothing changed.
+func TestCopyFiles_BrokenLinkInAnArchive(t *testing.T) {
+	needRoot(t)
+	from := t.TempDir()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	check(t, w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeLink, Linkname: "no/such"}))
+	check(t, w.Close())
+	check(t, os.WriteFile(filepath.Join(from, "a.tar"), b.Bytes(), 0o644))
+	v := tree.View{Root: open(t, from), Local: true}
+	op := graph.Copy{Unpack: true, Dest: "/to", DestDir: true, Sources: []graph.CopySource{src("/a.tar")}}
+	err := copyFiles(t.Context(), op, open(t, t.TempDir()), []tree.View{{}, v}, []solve.Read{{}, hashed(t, op, 1, v)}, time.Now)
+	if err == nil || errors.Is(err, solve.ErrChanged) || !strings.Contains(err.Error(), "hard link to no/such") {
+		t.Errorf("err = %v, want one that names the link", err)
+	}
+}
+
 func TestInvariant07_CopyNoticesAChange(t *testing.T) {
 	needRoot(t)
 	tests := []struct {

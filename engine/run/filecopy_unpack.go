@@ -2,6 +2,7 @@ package run
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -90,12 +91,18 @@ func (c *copier) extract(p *pool, e *filehash.Entry, dir string) error {
 }
 
 // changedWhileReading blames an archive that can't be extracted on the change
-// that it went through meanwhile, if it did.
+// that it went through meanwhile, if it did. If it did not, what is missing is
+// something that the archive refers to, not a file of the context.
 func changedWhileReading(ctx context.Context, e *filehash.Entry, err error) error {
-	if ctx.Err() != nil || !e.Changed() {
+	switch {
+	case ctx.Err() != nil:
 		return err
+	case e.Changed():
+		return fmt.Errorf("%w: %w", &changedError{e.Path()}, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New(err.Error())
 	}
-	return fmt.Errorf("%w: %w", &changedError{e.Path()}, err)
+	return err
 }
 
 type countingReader struct {
