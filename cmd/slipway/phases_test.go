@@ -36,7 +36,7 @@ type phase struct {
 
 const (
 	baseArg   = "BASE=REGISTRY/library/busybox"
-	manyFiles = 1500
+	manyFiles = 800
 )
 
 // dockerfiles are contexts of one file.
