@@ -53,12 +53,32 @@ type environment struct {
 func main() {
 	ctx, stop := withSignals(context.Background())
 	env := environment{
-		lookup: os.LookupEnv, stdin: input{ctx, os.Stdin}, stdout: newOutput(ctx, os.Stdout), stderr: os.Stderr,
+		lookup: takeInputs(), stdin: input{ctx, os.Stdin}, stdout: newOutput(ctx, os.Stdout), stderr: os.Stderr,
 		piped: !term.IsTerminal(int(os.Stdout.Fd())), size: terminalSize(os.Stderr), root: os.Geteuid() == 0,
 	}
 	code := exit(ctx, env, dispatch(ctx, env, os.Args[1:]))
 	stop()
 	os.Exit(code)
+}
+
+// takeInputs takes the variables INPUT_* out of the environment that other
+// processes inherit, such as credential helpers: there may be secrets in them
+// (INVARIANTS 25). What it returns looks up variables, those included.
+func takeInputs() func(name string) (string, bool) {
+	taken := make(map[string]string)
+	for _, kv := range os.Environ() {
+		name, value, _ := strings.Cut(kv, "=")
+		if strings.HasPrefix(name, "INPUT_") {
+			taken[name] = value
+			_ = os.Unsetenv(name) // it is set, so it has a name that can be
+		}
+	}
+	return func(name string) (string, bool) {
+		if value, ok := taken[name]; ok {
+			return value, true
+		}
+		return os.LookupEnv(name)
+	}
 }
 
 // terminalSize returns a function that returns the size of the terminal that f
