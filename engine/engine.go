@@ -122,7 +122,9 @@ type Result struct {
 // Open opens the engine whose state is kept in opts.Root. It waits while
 // somebody prunes it.
 func Open(ctx context.Context, opts Options) (*Engine, error) {
-	st, err := openState(ctx, opts.Root)
+	st, err := openState(ctx, opts.Root, func(line string) {
+		opts.Progress.Emit(progress.Event{Kind: progress.Warning, Line: line})
+	})
 	if err != nil {
 		return nil, err
 	}

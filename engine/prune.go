@@ -33,12 +33,13 @@ type PruneOptions struct {
 	Keep      int64         // bytes that may stay, the most recently used first
 	OlderThan time.Duration // only what was not used for so long
 	Wait      bool          // wait for builds that hold the directory
+	Notice    func(string)  // told if waiting takes a while; may be nil
 }
 
 // DiskUsage lists what the state directory root holds, largest first. Records
 // are one entry.
 func DiskUsage(ctx context.Context, root string) ([]Usage, error) {
-	s, err := openState(ctx, root)
+	s, err := openState(ctx, root, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +50,7 @@ func DiskUsage(ctx context.Context, root string) ([]Usage, error) {
 // Prune removes what was not used for longest and returns what it removed. It
 // needs the directory for itself: while somebody builds it waits, or says who.
 func Prune(ctx context.Context, root string, opts PruneOptions) (removed []Usage, err error) {
-	s, err := openStateAs(ctx, root, unix.LOCK_EX, opts.Wait)
+	s, err := openStateAs(ctx, root, unix.LOCK_EX, opts.Wait, opts.Notice)
 	if err != nil {
 		return nil, err
 	}

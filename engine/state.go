@@ -47,11 +47,12 @@ func (s *state) path(name ...string) string {
 var errInUse = errors.New("in use")
 
 // openState opens the state directory for building, which excludes pruning.
-func openState(ctx context.Context, root string) (*state, error) {
-	return openStateAs(ctx, root, unix.LOCK_SH, true)
+// notice, which may be nil, is told if that takes a while.
+func openState(ctx context.Context, root string, notice func(string)) (*state, error) {
+	return openStateAs(ctx, root, unix.LOCK_SH, true, notice)
 }
 
-func openStateAs(ctx context.Context, root string, how int, wait bool) (*state, error) {
+func openStateAs(ctx context.Context, root string, how int, wait bool, notice func(string)) (*state, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func openStateAs(ctx context.Context, root string, how int, wait bool) (*state, 
 	// Who comes first is alone for a moment, and cleans up.
 	alone := flock(ctx, s.lock, unix.LOCK_EX, false) == nil
 	if !alone {
-		err = flock(ctx, s.lock, how, wait)
+		err = s.await(ctx, how, wait, notice)
 	}
 	if err != nil {
 		holders := s.holders()
@@ -83,6 +84,18 @@ func openStateAs(ctx context.Context, root string, how int, wait bool) (*state, 
 		return nil, errors.Join(fmt.Errorf("open state directory: %w", err), s.close())
 	}
 	return s, nil
+}
+
+// await takes the lock that somebody else has.
+func (s *state) await(ctx context.Context, how int, wait bool, notice func(string)) error {
+	if wait && notice != nil {
+		const long = time.Second // after which it is worth saying
+		t := time.AfterFunc(long, func() {
+			notice(fmt.Sprintf("waiting for the state directory %s, which is in use by process %s", s.root, strings.Join(s.holders(), ", ")))
+		})
+		defer t.Stop()
+	}
+	return flock(ctx, s.lock, how, wait)
 }
 
 func (s *state) make() error {

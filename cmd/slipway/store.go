@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ func runPrune(ctx context.Context, env environment, fs *pflag.FlagSet, args []st
 	if len(args) > 0 {
 		return usageError("prune", "prune takes no argument %q", args[0])
 	}
-	opts := step.PruneOptions{Wait: on(fs, "wait")}
+	opts := step.PruneOptions{Wait: on(fs, "wait"), Notice: func(line string) { fmt.Fprintln(env.stderr, line) }}
 	var err error
 	if opts.OlderThan, err = olderThan(fs); err != nil {
 		return err
