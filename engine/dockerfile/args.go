@@ -101,11 +101,10 @@ func (t *target) globalArgs(args *env, cmds []instructions.ArgCommand, given map
 				if arg.Value == nil {
 					continue
 				}
-				word, err := t.lex.ProcessWordWithMatches(*arg.Value, args)
-				if err != nil {
+				var err error
+				if value, _, err = expandWord(t.lex, *arg.Value, args); err != nil {
 					return nil, t.at(err, cmds[i].Location())
 				}
-				value = word.Result
 			}
 			args.set(arg.Key, value)
 		}
@@ -160,7 +159,7 @@ func (s *stage) arg(c *instructions.ArgCommand) error {
 		case isGiven:
 			arg.Value = &given
 		case arg.Value != nil:
-			value, unmatched, err := s.t.lex.ProcessWord(*arg.Value, s.env)
+			value, unmatched, err := expandWord(s.t.lex, *arg.Value, s.env)
 			s.checkUnmatched(c.Location(), unmatched)
 			if err != nil {
 				return err

@@ -1,8 +1,11 @@
 package dockerfile
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/moby/buildkit/frontend/dockerfile/shell"
 )
 
 // env is a list of variables. Setting one again moves it to the end: that is
@@ -65,4 +68,32 @@ func (m masked) Get(name string) (value string, ok bool) {
 		return "****", true
 	}
 	return m.env.Get(name)
+}
+
+// maxExpanded is how many bytes of variables a word may be expanded with. A few
+// lines that double a variable would need more memory than there is.
+const maxExpanded = 1 << 20
+
+// A ration is variables of which no more than left bytes are handed out.
+type ration struct {
+	*env
+	left int
+}
+
+func (r *ration) Get(name string) (value string, ok bool) {
+	value, ok = r.env.Get(name)
+	if r.left -= len(value); r.left < 0 {
+		return "", ok
+	}
+	return value, ok
+}
+
+// expandWord expands the variables of a word, and says which there are not.
+func expandWord(lex *shell.Lex, word string, vars *env) (string, map[string]struct{}, error) {
+	r := &ration{vars, maxExpanded}
+	res, err := lex.ProcessWordWithMatches(word, r)
+	if err == nil && r.left < 0 {
+		err = fmt.Errorf("expanding variables gives more than %d bytes", maxExpanded)
+	}
+	return res.Result, res.Unmatched, err
 }

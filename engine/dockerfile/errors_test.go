@@ -45,6 +45,8 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{"A11 unterminated", from + "RUN <<EOF\nx\n", nil, "unterminated heredoc", 2, 3, "alone on a line"},
 		{"A11 a path as name", from + "COPY <<a/b /x\nx\na/b\n", nil, "its name is a path", 2, 4, ""},
 		{"C01 required", from + `ENV A="${B:?is needed}"`, nil, "is needed", 2, 2, ""},
+		{"C01 no end of it", "ARG A=x\n" + strings.Repeat("ARG A=$A$A$A$A\n", 40) + from, nil, "more than 1048576 bytes", 12, 12, ""},
+		{"C01 no end of it in a stage", from + "ENV A=x\n" + strings.Repeat("ENV A=$A$A$A$A\n", 40), nil, "more than 1048576 bytes", 13, 13, ""},
 		{"C01 no end", from + "ENV A=${B", nil, "B", 2, 2, ""},
 		{"C04 no expansion", "ARG X=1\n" + from + "COPY --from=$X a b", nil, "variable expansion is not supported for --from", 3, 3, "FROM"},
 		{"D01 empty base", "ARG X\nFROM ${X}", nil, "name of the base image is empty", 2, 2, "--build-arg"},

@@ -223,7 +223,7 @@ func (s *stage) expand(cmd command) error {
 	_, isArg := cmd.Command.(*instructions.ArgCommand) // may not need its default
 	if c, ok := cmd.Command.(instructions.SupportsSingleWordExpansion); ok && !isArg {
 		err := c.Expand(func(word string) (string, error) {
-			expanded, unmatched, err := s.t.lex.ProcessWord(word, s.env)
+			expanded, unmatched, err := expandWord(s.t.lex, word, s.env)
 			s.checkUnmatched(cmd.Location(), unmatched)
 			return expanded, err
 		})
@@ -233,7 +233,7 @@ func (s *stage) expand(cmd command) error {
 	}
 	if c, ok := cmd.Command.(instructions.SupportsSingleWordExpansionRaw); ok {
 		return c.ExpandRaw(func(word string) (string, error) {
-			expanded, unmatched, err := s.t.heredocLex.ProcessWord(word, s.env)
+			expanded, unmatched, err := expandWord(s.t.heredocLex, word, s.env)
 			s.checkUnmatched(cmd.Location(), unmatched)
 			return expanded, err
 		})
