@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 
 	"github.com/moby/patternmatcher/ignorefile"
+	"golang.org/x/sys/unix"
 
 	"github.com/slipway-build/slipway/engine/diag"
 	"github.com/slipway-build/slipway/engine/inroot"
@@ -118,9 +119,9 @@ var names = []string{"Dockerfile", "dockerfile"}
 
 // readFile reads the Dockerfile from a path of the host.
 func (c *buildContext) readFile(file string) error {
-	candidates := []string{file}
+	candidates, open := []string{file}, os.Open // which may be a pipe: <(...)
 	if file == "" {
-		candidates = nil
+		candidates, open = nil, openRegular
 		for _, n := range names {
 			candidates = append(candidates, filepath.Join(c.dir, n))
 		}
@@ -128,8 +129,12 @@ func (c *buildContext) readFile(file string) error {
 	var err error
 	for _, p := range candidates {
 		var f *os.File
-		if f, err = os.Open(p); err != nil {
+		f, err = open(p)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if err != nil {
+			break
 		}
 		defer f.Close()
 		c.name = p
@@ -195,10 +200,28 @@ func (c *buildContext) ignoreFile(root *inroot.Root, req Request) (b []byte, nam
 }
 
 func readHostFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := openRegular(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	return readLimited(f, limit)
+}
+
+// openRegular opens a file that nobody named, so that it must not be one that
+// blocks: a FIFO.
+func openRegular(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
