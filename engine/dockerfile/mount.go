@@ -95,6 +95,9 @@ func (m *mounts) addFiles(mount *instructions.Mount, from *stage) error {
 			m.list = append(m.list, out)
 			return nil
 		}
+		if mount.Mode == nil && mount.UID == nil && mount.GID == nil {
+			out.Mode = 0 // what is copied brings its own
+		}
 	case instructions.MountTypeBind:
 		out.Type = graph.MountBind
 	default:

@@ -77,7 +77,7 @@ type Mount struct {
 	ID       string  // cache, secret, ssh
 	Sharing  Sharing // cache
 	Size     int64   // tmpfs: bytes, 0 is unlimited
-	Mode     uint32  // cache, secret, ssh
+	Mode     uint32  // cache, secret, ssh; 0 of a cache with an input: owner and mode of its source
 	UID, GID uint32  // cache, secret, ssh
 	Env      string  // secret: name of the variable
 	Required bool    // secret, ssh

@@ -35,7 +35,7 @@ type CacheMount struct {
 	ID       string
 	From     string // names what a new one is filled from; empty is nothing
 	Sharing  graph.Sharing
-	Mode     uint32 // of a new one's root, with UID and GID
+	Mode     uint32 // of a new one's root, with UID and GID; with From, 0 leaves them to Fill
 	UID, GID uint32
 
 	// Fill fills a new one.
@@ -133,11 +133,13 @@ func fillMount(dir, target string, m CacheMount) error {
 	if err := m.Fill(root); err != nil {
 		return err
 	}
-	if err := os.Lchown(aside, int(m.UID), int(m.GID)); err != nil {
-		return err
-	}
-	if err := unix.Chmod(aside, m.Mode); err != nil {
-		return err
+	if m.Mode != 0 || m.From == "" {
+		if err := os.Lchown(aside, int(m.UID), int(m.GID)); err != nil {
+			return err
+		}
+		if err := unix.Chmod(aside, m.Mode); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "name"), []byte(m.ID), 0o600); err != nil {
 		return err

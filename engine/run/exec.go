@@ -152,7 +152,7 @@ func (m *mounter) mount(ctx context.Context, g graph.Mount) (s sandbox.Mount, sk
 	case graph.MountCache:
 		s.Dir, err = m.cache(ctx, g)
 	case graph.MountTmpfs:
-		s.Tmpfs = &sandbox.Tmpfs{Size: g.Size, Mode: 0o1777}
+		s.Tmpfs = &sandbox.Tmpfs{Size: g.Size} // with the mode of what it covers, or 1777
 	case graph.MountSecret, graph.MountSSH:
 		// No build of this version is given any: one that is required is missing.
 		if g.Required {
@@ -251,5 +251,22 @@ func (m *mounter) fillCache(ctx context.Context, g graph.Mount, dst *inroot.Root
 		Link: true, Dest: "/", DestDir: true,
 		Sources: []graph.CopySource{{Input: 0, Request: graph.Request{Path: g.Source, Follow: true, Contents: true}}},
 	}
-	return copyFiles(ctx, op, dst, []tree.View{view}, []solve.Read{{Tree: read.Tree}}, m.runner.now)
+	if err := copyFiles(ctx, op, dst, []tree.View{view}, []solve.Read{{Tree: read.Tree}}, m.runner.now); err != nil {
+		return err
+	}
+	if g.Mode != 0 {
+		return nil
+	}
+	st, err := view.Root.Stat(g.Source)
+	if err != nil {
+		return err
+	}
+	mode := uint32(0o755) // of a directory that holds a single file
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		mode = st.Mode & 0o7777
+	}
+	if err := unix.Fchownat(dst.Fd(), ".", int(st.Uid), int(st.Gid), 0); err != nil {
+		return err
+	}
+	return unix.Fchmodat(dst.Fd(), ".", mode, 0)
 }
