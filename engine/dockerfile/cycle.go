@@ -30,7 +30,11 @@ func (t *target) checkCycles() error {
 	}
 	for _, s := range t.stages {
 		if cmd := visit(s); cmd != nil {
-			err := t.at(fmt.Errorf("circular dependency detected on stage: %s", s.title), cmd.Location())
+			name := s.title
+			if name == "" { // the only stage that is planned
+				name = s.def.Name
+			}
+			err := t.at(fmt.Errorf("circular dependency detected on stage: %s", name), cmd.Location())
 			return diag.Hint(err, "A stage can read only stages above it.")
 		}
 	}

@@ -59,7 +59,7 @@ func TestErrorsSayWhereAndHow(t *testing.T) {
 		{"D02 index", "FROM x\nFROM y\nCOPY --from=2 a b", nil, "invalid stage index 2", 3, 3, "from 0"},
 		{"D02 below", "FROM x AS a\nCOPY --from=b a b\nFROM y AS b\nFROM a", nil, `stage "b" is not built before stage "a"`, 2, 2, "Move"},
 		{"D02 cycle", "FROM x AS a\nCOPY --from=b a b\nFROM y AS b\nRUN --mount=from=a,target=/x true", nil, "circular dependency", 4, 4, "above"},
-		{"D02 itself", "FROM x AS a\nCOPY --from=a a b", nil, "circular dependency", 2, 2, "above"},
+		{"D02 itself", "FROM x AS a\nCOPY --from=a a b", nil, "circular dependency detected on stage: a", 2, 2, "above"},
 		{"D05 empty platform", "FROM --platform=$TARGETPLATFROM x", nil, "the platform is empty: --platform=$TARGETPLATFROM (did you mean TARGETPLATFORM?)", 1, 1, ""},
 		{"D05 platform", "FROM --platform=a/b/c/d x", nil, "parse platform", 1, 1, ""},
 		{"E08 label", from + "LABEL", nil, "LABEL", 2, 2, ""},
