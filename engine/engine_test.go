@@ -279,3 +279,13 @@ func TestPrune(t *testing.T) {
 	}
 	b.must(req)
 }
+
+func TestF06_TmpfsHasTheModeOfWhatItCovers(t *testing.T) {
+	b := newBuilder(t)
+	dir := contextDir(t, map[string]string{"Dockerfile": base + `RUN mkdir -m 700 /covered
+RUN --mount=type=tmpfs,target=/covered --mount=type=tmpfs,target=/new stat -c %a /covered /new > /modes
+`})
+	if got := b.files(engine.Request{Context: dir})["/modes"]; got != "700\n1777\n" {
+		t.Errorf("modes = %q", got)
+	}
+}
