@@ -10,7 +10,7 @@ import (
 )
 
 // A layer keeps all the forms that it was packed in: coming back to one makes
-// nothing, and another push to the same place reads nothing.
+// nothing anew.
 func TestInvariant10_FormsOfALayerAreKept(t *testing.T) {
 	b := newBuilder(t)
 	tag := b.registry() + "/app:1"
