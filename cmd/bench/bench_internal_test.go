@@ -172,3 +172,20 @@ func TestMediansAndRatios(t *testing.T) {
 		t.Errorf("table does not show the failure:\n%s", b.String())
 	}
 }
+
+func TestRetiringKeepsSmallFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "small"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := bigFiles(dir, 1, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := retire(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "small" {
+		t.Errorf("left %v, %v, want only the small file", left, err)
+	}
+}

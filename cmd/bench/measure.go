@@ -80,8 +80,42 @@ func measure(ctx context.Context, timeout time.Duration, command string, env []s
 	return m, nil
 }
 
+// retire makes room where a build worked: it unmounts what the builder left and
+// removes large files. Small ones stay until the end of the run, because ext4
+// does not use an inode again for a minute or more after it was deleted, and
+// looks at each such inode whenever it makes a file: a build after the removal
+// of 20 000 files takes five times as long.
+func retire(dir string) error {
+	if err := unmountBelow(dir); err != nil {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		if fi, err := d.Info(); err != nil || fi.Size() < 1<<20 {
+			return err
+		}
+		return os.Remove(path)
+	})
+}
+
 // removeAll removes dir and unmounts what a builder left mounted below it.
 func removeAll(dir string) error {
+	if err := unmountBelow(dir); err != nil {
+		return err
+	}
+	// Go's module cache is read-only, which stops everybody but root.
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && os.Getuid() != 0 {
+			return os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return errors.Join(err, os.RemoveAll(dir))
+}
+
+func unmountBelow(dir string) error {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err
@@ -99,12 +133,5 @@ func removeAll(dir string) error {
 			return fmt.Errorf("unmount %s: %w", point, err)
 		}
 	}
-	// Go's module cache is read-only, which stops everybody but root.
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && os.Getuid() != 0 {
-			return os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return errors.Join(err, os.RemoveAll(dir))
+	return nil
 }

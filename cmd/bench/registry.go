@@ -94,7 +94,8 @@ func serve(listen, dir string) error {
 	go func() { done <- srv.Serve(l) }()
 	fmt.Println(l.Addr())
 	_, err = io.Copy(io.Discard, os.Stdin)
-	return errors.Join(err, srv.Close(), ignoreClosed(<-done), handler.Close())
+	_ = handler.Close() // complains of repositories that are gone
+	return errors.Join(err, srv.Close(), ignoreClosed(<-done))
 }
 
 func ignoreClosed(err error) error {

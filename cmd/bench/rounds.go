@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,7 +32,6 @@ const warmUp = "warm"
 // fails is left out of the rest of the case; its error is in the result.
 func (b *bench) runCase(ctx context.Context, c benchCase) (caseResult, error) {
 	dir := filepath.Join(b.work, "case-"+c.name)
-	defer removeAll(dir) //nolint:errcheck // run's own removal reports what can't be removed
 	p := paths{context: filepath.Join(dir, "context"), file: filepath.Join(dir, "Dockerfile"), repo: b.opts.repo}
 	if err := os.MkdirAll(p.context, 0o755); err != nil {
 		return caseResult{}, err
@@ -95,9 +96,9 @@ func (b *bench) add(ctx context.Context, r *builderResult, c benchCase, peer bui
 	}
 }
 
-// build does one build and measures it. What it leaves behind is removed, but
-// for the builder's state if the case wants to keep it.
-func (b *bench) build(ctx context.Context, c benchCase, peer builder, p paths, round string) (sample, error) {
+// build does one build and measures it. What takes much room of that which it
+// leaves behind is removed, unless the case wants to keep the builder's state.
+func (b *bench) build(ctx context.Context, c benchCase, peer builder, p paths, round string) (_ sample, err error) {
 	j := job{
 		context: p.context, file: p.file, registry: b.registry.addr, output: c.output,
 		root: filepath.Join(b.work, "state", peer.name),
@@ -105,13 +106,16 @@ func (b *bench) build(ctx context.Context, c benchCase, peer builder, p paths, r
 	}
 	repo := "bench/" + c.name + "-" + peer.name
 	j.tag = b.registry.addr + "/" + repo + ":r" + round
+	var leave []string
 	if c.fresh {
-		j.root = filepath.Join(b.work, "fresh-"+peer.name)
+		j.root = filepath.Join(b.work, "fresh", c.name, peer.name+"-"+round)
 		// A repository of its own, so that nothing is there to be skipped.
 		repo += "-" + round
 		j.tag = b.registry.addr + "/" + repo + ":latest"
-		defer removeAll(filepath.Join(b.registry.dir, filepath.FromSlash(repo))) //nolint:errcheck // see runCase
-		defer removeAll(j.root)                                                  //nolint:errcheck // see runCase
+		leave = append(leave, j.root)
+		if c.output == outputPush {
+			leave = append(leave, filepath.Join(b.registry.dir, filepath.FromSlash(repo)))
+		}
 		if peer.reset != "" {
 			if _, err := measure(ctx, b.opts.timeout, peer.reset, peer.env, 0); err != nil {
 				return sample{}, fmt.Errorf("reset: %w", err)
@@ -121,7 +125,16 @@ func (b *bench) build(ctx context.Context, c benchCase, peer builder, p paths, r
 	if err := os.MkdirAll(j.root, 0o755); err != nil {
 		return sample{}, err
 	}
-	defer os.Remove(j.oci) //nolint:errcheck // there only if the case exports a file
+	defer func() {
+		if rmErr := os.Remove(j.oci); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
+			err = errors.Join(err, rmErr)
+		}
+		for _, dir := range leave {
+			if rmErr := retire(dir); rmErr != nil && !errors.Is(rmErr, fs.ErrNotExist) {
+				err = errors.Join(err, rmErr)
+			}
+		}
+	}()
 	unix.Sync()
 	m, err := measure(ctx, b.opts.timeout, peer.command(j), peer.env, peer.daemon)
 	if err != nil {
