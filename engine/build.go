@@ -108,6 +108,7 @@ type build struct {
 	hasher  *filehash.Hasher
 
 	packing sync.WaitGroup // layers that are packed while others still run
+	makers  sync.Map       // snapshot.ID → *graph.Node that made the layer
 }
 
 func (e *Engine) newBuild() (*build, error) {
@@ -179,6 +180,7 @@ func (b *build) finish(ctx context.Context, req Request, plan dockerfile.Plan, o
 func (b *build) solve(ctx context.Context, plan dockerfile.Plan, outputs []output) ([]tree.Tree, error) {
 	roots, packings := roots(plan), packings(outputs)
 	inImage := onImagePath(roots)
+	ahead, stop := context.WithCancel(ctx)
 	trees, err := solve.Solve(ctx, solve.Options{
 		Runner: &run.Runner{
 			Trees: b.keeper, Executor: b.opts.Executor,
@@ -189,17 +191,20 @@ func (b *build) solve(ctx context.Context, plan dockerfile.Plan, outputs []outpu
 		Jobs: b.opts.Jobs, Progress: b.opts.Progress,
 		// A layer of the image becomes a blob while later steps still run.
 		Done: func(n *graph.Node, l tree.Layer) {
+			b.makers.Store(l.ID, n)
 			if !inImage[n] {
 				return
 			}
 			for _, p := range packings {
-				b.packing.Go(func() { _, _ = b.keeper.Pack(ctx, l, p) }) // errors are met again
+				b.packing.Go(func() { _, _ = b.keeper.Pack(ahead, l, p) }) // errors are met again
 			}
 		},
 	}, roots...)
 	if err != nil {
+		stop() // nobody waits for the blobs of a build that failed
 		return nil, err
 	}
+	defer stop()
 	for _, p := range packings {
 		if _, err := b.pack(ctx, trees, p); err != nil {
 			return nil, err
@@ -249,11 +254,21 @@ func (b *build) pack(ctx context.Context, trees []tree.Tree, p tree.Packing) ([]
 		for j, l := range t.Layers {
 			g.Go(func() (err error) {
 				packed[i].Layers[j], err = b.keeper.Pack(gctx, l, p)
-				return err
+				return b.blame(err, l)
 			})
 		}
 	}
 	return packed, g.Wait()
+}
+
+// blame says which step made the layer that something is wrong with.
+func (b *build) blame(err error, l tree.Layer) error {
+	v, _ := b.makers.Load(l.ID)
+	n, ok := v.(*graph.Node)
+	if err == nil || !ok {
+		return err
+	}
+	return diag.At(fmt.Errorf("%s: %w", n.Label, err), n.Origin)
 }
 
 // shortDigest is how people know a blob: the first twelve digits.

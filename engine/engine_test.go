@@ -157,6 +157,10 @@ func TestBuild_Errors(t *testing.T) {
 		{name: "missing source", dockerfile: "FROM scratch\nCOPY nothing /\n", want: `"/nothing": not found`, line: 2},
 		{name: "missing base", dockerfile: "FROM 127.0.0.1:1/no:1\n", want: "127.0.0.1:1", line: 1},
 		{name: "secret", dockerfile: base + "RUN --mount=type=secret,id=x,required true\n", want: `secret "x" is required`, line: 5},
+		{
+			name: "whiteout by name", dockerfile: base + "RUN touch /.wh.file\n", want: ".wh.file", line: 5,
+			req: func(r *engine.Request) { r.Outputs = image() },
+		},
 		{name: "host network", dockerfile: base + "RUN --network=host true\n", want: "network.host", line: 5},
 		{
 			name: "foreign platform", dockerfile: "FROM scratch\nCOPY f /bin/sh\nRUN true\n", want: "s390x", line: 3, hint: true,
