@@ -34,7 +34,7 @@ var (
 // TestHelper is not a test, but what a helper does.
 func TestHelper(t *testing.T) {
 	if *helperState == "" {
-		t.Skip("this is for helper processes")
+		return
 	}
 	ex, err := runc.New(runc.Options{Root: *helperState})
 	if err != nil {

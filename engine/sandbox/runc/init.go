@@ -4,6 +4,7 @@ package runc
 
 import (
 	"os"
+	"os/signal"
 
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // joins and makes namespaces before Go starts
@@ -29,5 +30,8 @@ func Init() {
 	}
 	// It can't fail; and if the parent is gone already, its pipes are closed.
 	_ = unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0)
+	// What nohup ignores Go leaves ignored, and so would the container. A signal
+	// that is caught is the default again after exec.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
 	libcontainer.Init()
 }
