@@ -10,6 +10,10 @@ FUZZTIME ?= 20s
 TAGS := netgo osusergo runc_nocriu
 STATIC := -trimpath -buildvcs=auto -tags "$(TAGS)" -ldflags "-s -w -linkmode external -extldflags -static"
 
+# Packages whose tests are whole builds: each container starts this binary
+# again, which the race detector makes ten times as slow.
+WHOLE := /(engine|cmd/slipway)$$$$
+
 check: fmt lint test ## format, lint, test: what CI runs, minus fuzzing and cross builds
 
 fmt: gcc ## rewrite files in the house format
@@ -21,9 +25,11 @@ lint: gcc ## all linters; see .golangci.yml for why each is there
 test: gcc ## everything, end-to-end scripts too; as root nothing may be skipped
 	@[ "$$(id -u)" != 0 ] || ./testdata/bases/make
 	@$(NEED) jq git skopeo zstd xz=xz-utils
-	.ci/gotest -race -shuffle=on -timeout 15m -tags "$(TAGS)" ./...
+	.ci/gotest -race -shuffle=on -timeout 15m -tags "$(TAGS)" $$(go list ./... | grep -vE '$(WHOLE)')
+	.ci/gotest -shuffle=on -timeout 15m -tags "$(TAGS)" $$(go list ./... | grep -E '$(WHOLE)')
 
-test-all: test ## the same, and every fuzz target for five minutes, and the demo
+test-all: test ## the same with the race detector everywhere, every fuzz target for five minutes, the demo
+	.ci/gotest -race -shuffle=on -timeout 60m -tags "$(TAGS)" $$(go list ./... | grep -E '$(WHOLE)')
 	.ci/fuzz 5m
 	$(MAKE) demo repro
 
