@@ -12,7 +12,7 @@ STATIC := -trimpath -buildvcs=auto -tags "$(TAGS)" -ldflags "-s -w -linkmode ext
 
 # Packages whose tests are whole builds: each container starts this binary
 # again, which the race detector makes ten times as slow.
-WHOLE := /(engine|cmd/slipway)$$$$
+WHOLE := /(engine|cmd/slipway)$$
 
 check: fmt lint test ## format, lint, test: what CI runs, minus fuzzing and cross builds
 
