@@ -66,7 +66,7 @@ func (s *Caches) Get(ctx context.Context, m CacheMount) (*Cache, error) {
 	name := m.name()
 	for i := 0; ; i++ {
 		dir := filepath.Join(s.Dir, name+"."+strconv.Itoa(i))
-		c, err := s.use(ctx, dir, m)
+		c, err := use(ctx, dir, m)
 		if m.Sharing == graph.SharingPrivate && errors.Is(err, unix.EWOULDBLOCK) {
 			continue // somebody has this one: the next
 		}
@@ -75,7 +75,7 @@ func (s *Caches) Get(ctx context.Context, m CacheMount) (*Cache, error) {
 }
 
 // use locks the mount in dir, and fills it if it is new.
-func (s *Caches) use(ctx context.Context, dir string, m CacheMount) (*Cache, error) {
+func use(ctx context.Context, dir string, m CacheMount) (*Cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}

@@ -245,7 +245,7 @@ func TestKeeper_DraftCommitPack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Discard()
+	defer d.Discard() //nolint:errcheck // nothing is left to be done about it
 	if err := os.WriteFile(filepath.Join(d.Dir(), "new"), []byte("new"), 0o644); err != nil {
 		t.Fatal(err)
 	}
