@@ -43,6 +43,11 @@ func compile(list []string) (*patterns, error) {
 		if s == "" && !not {
 			continue
 		}
+		if rest, ok := strings.CutPrefix(s, "!"); ok && not {
+			s = `\!` + rest // a name that begins so
+		} else if ok {
+			s, not = rest, true // "/!x", which BuildKit takes for "!x"
+		}
 		m, err := patternmatcher.New([]string{s})
 		if err != nil || len(m.Patterns()) != 1 {
 			return nil, &patternError{s, err}

@@ -3,7 +3,8 @@
 package runc
 
 import (
-	"strings"
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,7 +51,7 @@ func FuzzParseResolv(f *testing.F) {
 		if again := string(parseResolv([]byte(out)).bytes()); again != out {
 			t.Errorf("%q becomes %q", out, again)
 		}
-		if len(conf.nameservers) == 0 || strings.Contains(out, "nameserver 127.") {
+		if len(conf.nameservers) == 0 || slices.ContainsFunc(conf.nameservers, netip.Addr.IsLoopback) {
 			t.Errorf("%q", out)
 		}
 	})
