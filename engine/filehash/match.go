@@ -60,7 +60,10 @@ func compile(list []string) (*patterns, error) {
 		if not {
 			p.negate = true
 			one.prefix = strings.TrimRight(s, "*/")
-			p.literal = p.literal && !strings.ContainsAny(one.prefix, special)
+			// What a wildcard in the last component matches is not hidden itself;
+			// of one before that it can't be told which directories lead there.
+			last := strings.TrimPrefix(s[len(one.prefix):], "/")
+			p.literal = p.literal && !strings.ContainsAny(one.prefix, special) && !strings.Contains(last, "/")
 		}
 		if _, err := one.match("x"); err != nil { // now rather than in the middle
 			return nil, &patternError{s, err}
