@@ -31,9 +31,3 @@ func Plain(desc Descriptor) Descriptor {
 type Fetcher interface {
 	Fetch(ctx context.Context, desc Descriptor) (io.ReadCloser, error)
 }
-
-// A Blob is bytes that can be opened again, which is what makes retries possible.
-type Blob interface {
-	Descriptor() Descriptor
-	Open(ctx context.Context) (io.ReadCloser, error)
-}

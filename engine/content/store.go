@@ -179,17 +179,6 @@ func (s *Store) Add(ctx context.Context, desc Descriptor, r io.Reader) error {
 	return w.Commit()
 }
 
-// Blob returns the blob as something that can be opened again.
-func (s *Store) Blob(desc Descriptor) Blob { return blob{s, desc} }
-
-type blob struct {
-	store *Store
-	desc  Descriptor
-}
-
-func (b blob) Descriptor() Descriptor                          { return b.desc }
-func (b blob) Open(ctx context.Context) (io.ReadCloser, error) { return b.store.Fetch(ctx, b.desc) }
-
 // Create starts a blob whose digest is not known yet.
 func (s *Store) Create(alg digest.Algorithm) (*Writer, error) {
 	if !alg.Available() {
